@@ -59,11 +59,8 @@ a moment. Errors are RFC 9457 problem documents with a stable `code`.
 def access_by(database: Database, settings: Settings) -> Access:
     """Return how callers are identified. Raises SettingsError, TokensUnusable."""
     issuer = settings.issuer()
-    return Access(
-        database,
-        None if issuer is None else Tokens(issuer, database.clock.now),
-        settings.rate_limit,
-    )
+    tokens = None if issuer is None else Tokens(issuer, database.clock.now)
+    return Access(database, tokens, settings.rate_limit)
 
 
 def create_app(

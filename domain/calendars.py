@@ -76,8 +76,9 @@ def counted_ms(calendar: Calendar | None, start: datetime, end: datetime) -> int
     if first >= last:
         return 0
     year, last_year = _year_of(first), _year_of(last)
-    counted = _counting(calendar, last_year).until(last) - _counting(calendar, year).until(first)
-    return counted + sum(_counting(calendar, each).total for each in range(year, last_year))
+    counted = _prefix_sums(calendar, last_year).until(last)
+    counted -= _prefix_sums(calendar, year).until(first)
+    return counted + sum(_prefix_sums(calendar, each).total for each in range(year, last_year))
 
 
 def later(calendar: Calendar | None, start: datetime, milliseconds: int) -> datetime:
@@ -91,8 +92,8 @@ def later(calendar: Calendar | None, start: datetime, milliseconds: int) -> date
             return NEVER
     now = _inside(start)
     year = _year_of(now)
-    wanted = _counting(calendar, year).until(now) + milliseconds
-    while wanted > (total := _counting(calendar, year).total):
+    wanted = _prefix_sums(calendar, year).until(now) + milliseconds
+    while wanted > (total := _prefix_sums(calendar, year).total):
         wanted, year = wanted - total, year + 1
         if year not in YEARS:
             return NEVER
@@ -100,8 +101,8 @@ def later(calendar: Calendar | None, start: datetime, milliseconds: int) -> date
         year -= 1
         if year not in YEARS:
             return _EPOCH
-        wanted += _counting(calendar, year).total
-    return _EPOCH + _counting(calendar, year).find(wanted) * _MILLISECOND
+        wanted += _prefix_sums(calendar, year).total
+    return _EPOCH + _prefix_sums(calendar, year).find(wanted) * _MILLISECOND
 
 
 def stretches(calendar: Calendar, start: datetime, end: datetime) -> Iterator[Stretch]:
@@ -133,7 +134,7 @@ def from_ms(milliseconds: int) -> datetime:
     return _EPOCH + milliseconds * _MILLISECOND
 
 
-class _Counting(NamedTuple):
+class _PrefixSums(NamedTuple):
     """What counts in a year: the starts and ends of its times, and what has counted by each end."""
 
     starts: "array[int]"
@@ -156,9 +157,9 @@ class _Counting(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _counting(calendar: Calendar, year: int) -> _Counting:
+def _prefix_sums(calendar: Calendar, year: int) -> _PrefixSums:
     """Return what counts in a year of UTC. Some milliseconds of work, and 20 kB, the first time."""
-    found = _Counting(array("q"), array("q"), array("q"))
+    found = _PrefixSums(array("q"), array("q"), array("q"))
     total = 0
     for stretch in _stretches(calendar, year):
         if stretch.why == "open":

@@ -371,11 +371,9 @@ class Desk(_Part):
             policy.resolution_minutes,
             policy.next_response_minutes,
         )
-        return (
-            promised
-            if promised == NO_PROMISE
-            else replace(promised, calendar=self._calendar(group))
-        )
+        if promised == NO_PROMISE:
+            return promised
+        return replace(promised, calendar=self._calendar(group))
 
     def _calendar(self, group: str | None) -> Calendar | None:
         for of_others in (False, True):

@@ -55,18 +55,13 @@ def check_line(what: str, text: str) -> None:
     if text.isascii() and text.isprintable():
         return
     for n, character in enumerate(text):
-        if character in VARIANTS and not _is_variant(text, n):
-            raise _refused(what, character)
-        if is_refused(character) and not joins(text, n):
-            raise _refused(what, character)
-
-
-def _refused(what: str, character: str) -> Unacceptable:
-    return Unacceptable(
-        "not_one_line",
-        f"{what} must not hold {_named(character)} here: names and one-line values take nothing "
-        "that breaks a line, hides, or turns text",
-    )
+        is_stray = character in VARIANTS and not _is_variant(text, n)
+        if is_stray or (is_refused(character) and not joins(text, n)):
+            raise Unacceptable(
+                "not_one_line",
+                f"{what} must not hold {_named(character)} here: names and one-line values take "
+                "nothing that breaks a line, hides, or turns text",
+            )
 
 
 def check_lines(command: BaseModel) -> None:

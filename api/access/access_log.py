@@ -80,10 +80,6 @@ class AccessLog:
         await make_index(self._records, [("principal.id", 1), ("_id", -1)])
         await make_index(self._records, [("person", 1), ("_id", -1)])
 
-    async def granted(self, asking: RequestInfo, who: Principal) -> None:
-        """Record an access before it is granted. Raises StoreUnavailable."""
-        await self._record("granted", asking, who)
-
     def note(self, outcome: Outcome, asking: RequestInfo, who: Principal | None) -> None:
         """Record a failed access in the background, if the database takes it.
 
@@ -102,11 +98,12 @@ class AccessLog:
         self, outcome: Outcome, asking: RequestInfo, who: Principal | None
     ) -> None:
         try:
-            await self._record(outcome, asking, who)
+            await self.record(outcome, asking, who)
         except CasebookError as error:
             _log.warning("a failed access could not be recorded: %s", error)
 
-    async def _record(self, outcome: Outcome, asking: RequestInfo, who: Principal | None) -> None:
+    async def record(self, outcome: Outcome, asking: RequestInfo, who: Principal | None) -> None:
+        """Record an access. Raises StoreUnavailable."""
         async with time_limit():
             await self._records.insert_one(
                 {

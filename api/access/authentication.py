@@ -144,7 +144,7 @@ class Access:
         if right.scope is not None and right.scope not in who.scopes:
             raise Forbidden(f"this key is not good for the scope {right.scope}")
         if right.recorded:
-            await self.log.granted(asking, who)
+            await self.log.record("granted", asking, who)
 
     def end(self, who: Principal) -> None:
         """Count that a request is under way no more."""

@@ -32,10 +32,11 @@ from pathlib import Path
 from typing import Annotated
 
 from cachetools import LRUCache
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from api.access.rights import Principal, Unauthenticated, is_reserved
 from api.access.scopes import SCOPES, Scope
+from api.model import ApiModel
 from domain.actors import PrincipalRole
 from domain.errors import NotFound, Unacceptable
 from domain.lines import check_line
@@ -100,19 +101,17 @@ _STORED = strict_decoder(Key)
 _WORDS: TypeAdapter[list[str]] = TypeAdapter(list[str])
 
 
-class KeyOrder(BaseModel, extra="forbid", str_strip_whitespace=True):
+class KeyOrder(ApiModel, str_strip_whitespace=True):
     """Whose the key is to be, and what it is good for."""
 
     principal: Name
     role: PrincipalRole
     scopes: Annotated[list[Scope], Field(min_length=1), *at_most(len(SCOPES))] = Field(
-        default=list(SCOPES),
-        description="What it is good for; unless given, all that its role may do.",
+        default=list(SCOPES)
     )
-    expires_at: Moment | None = Field(
-        default=None,
-        description="At the latest, and unless given, when the key or token ends that makes it.",
-    )
+    """What it is good for; unless given, all that its role may do."""
+    expires_at: Moment | None = None
+    """At the latest, and unless given, when the key or token ends that makes it."""
 
 
 def new_key(

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import Path as PathParameter
 from fastapi import Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.access.access_log import AccessLog, Outcome
 from api.access.keys import Key, KeyOrder, Keys
@@ -16,8 +16,9 @@ from api.access.scopes import Scope
 from api.cursors import Cursors
 from api.http.answers import described_headers, fields_of, json_response, next_link
 from api.http.caller import CurrentPrincipal
-from api.http.problems import problem_responses
+from api.http.problems import problems
 from api.http.routing import InQuery, Router
+from api.model import ApiModel
 from domain.actors import PrincipalRole
 from domain.errors import Forbidden
 from domain.values import JsonObject, Name
@@ -25,7 +26,7 @@ from eventstore.database import Database
 from eventstore.documents import named
 
 
-class KeyAnswer(BaseModel, extra="forbid"):
+class KeyAnswer(ApiModel):
     """What is kept of a key: not the key."""
 
     id: str
@@ -36,31 +37,30 @@ class KeyAnswer(BaseModel, extra="forbid"):
     created_by: str
     expires_at: datetime | None
     revoked_at: datetime | None
-    made_by_key: str | None = Field(description="The id of the key that it was made with.")
+    made_by_key: str | None
+    """The id of the key that it was made with."""
 
 
 class KeyMade(KeyAnswer):
     """A new key."""
 
-    key: str = Field(description="Shown this once: for `Authorization: Bearer`.")
+    key: str
+    """Shown this once: for `Authorization: Bearer`."""
 
 
-class KeysAnswer(BaseModel, extra="forbid"):
+class KeysAnswer(ApiModel):
     """All keys, the last made first."""
 
     keys: list[KeyAnswer]
-    unreadable: list[str] = Field(
-        default=[],
-        description="Ids of keys that another version has stored: good for nothing in this one.",
-    )
+    unreadable: list[str] = Field(default=[])
+    """Ids of keys that another version has stored: good for nothing in this one."""
 
 
-class Revoking(BaseModel, extra="forbid"):
+class Revoking(ApiModel):
     """What else to revoke."""
 
-    with_made: bool = Field(
-        default=False, description="Also all keys that were made with it, with those, and so on."
-    )
+    with_made: bool = False
+    """Also all keys that were made with it, with those, and so on."""
 
 
 KeyId = Annotated[str, PathParameter(pattern="^[0-9a-f]{24}$")]
@@ -74,7 +74,7 @@ def keys_router(keys: Keys) -> Router:
         "",
         status_code=201,
         response_model=KeyMade,
-        responses={201: {"headers": described_headers("Location")}, **problem_responses(409)},
+        responses={201: {"headers": described_headers("Location")}, **problems(409)},
     )
     async def make_key(order: KeyOrder, who: CurrentPrincipal) -> Response:
         """Make a key. It cannot do more, or last longer, than the key or token it is made with.
@@ -88,13 +88,13 @@ def keys_router(keys: Keys) -> Router:
         content = {**_shown(key), "key": text}
         return json_response(content, {"Location": f"/keys/{key.id}"}, HTTPStatus.CREATED)
 
-    @routes.get("", response_model=KeysAnswer, responses=problem_responses(422))
+    @routes.get("", response_model=KeysAnswer, responses=problems(422))
     async def list_keys() -> JsonObject:
         """List all keys, expired and revoked ones included."""
         found, unreadable = await keys.all_apart()
         return {"keys": [_shown(key) for key in found], **named(unreadable)}
 
-    @routes.delete("/{key_id}", status_code=204, responses=problem_responses(404))
+    @routes.delete("/{key_id}", status_code=204, responses=problems(404))
     async def revoke_key(key_id: KeyId, asked: InQuery[Revoking]) -> None:
         """Revoke a key. Every process refuses it within five seconds."""
         if asked.with_made:
@@ -109,9 +109,7 @@ def sign_in_router(links: SignInLinks) -> Router:
     """Return the route of sign-in links."""
     routes = Router("access")
 
-    @routes.post(
-        "/sign_in", status_code=201, response_model=KeyMade, responses=problem_responses(409)
-    )
+    @routes.post("/sign_in", status_code=201, response_model=KeyMade, responses=problems(409))
     async def sign_in(who: CurrentPrincipal) -> JsonObject:
         """Exchange a sign-in link's code for a key.
 
@@ -128,20 +126,23 @@ def _shown(key: Key) -> JsonObject:
     return fields_of(KeyAnswer, key, scopes=sorted(key.scopes))
 
 
-class Known(BaseModel, extra="forbid"):
+class Known(ApiModel):
     """Who it was."""
 
     id: str
-    role: PrincipalRole | str = Field(description="Another version may know others.")
-    key: str | None = Field(description="Null: by a token.")
+    role: PrincipalRole | str
+    """Another version may know others."""
+    key: str | None
+    """Null: by a token."""
 
 
-class AccessRecord(BaseModel, extra="forbid"):
+class AccessRecord(ApiModel):
     """An access that was granted or refused."""
 
     id: UUID
     at: datetime
-    outcome: Outcome | str = Field(description="Another version may know others.")
+    outcome: Outcome | str
+    """Another version may know others."""
     principal: Known | None
     method: str
     route: str | None
@@ -150,14 +151,15 @@ class AccessRecord(BaseModel, extra="forbid"):
     correlation_id: str | None
 
 
-class AccessPage(BaseModel, extra="forbid"):
+class AccessPage(ApiModel):
     """Records, the last first."""
 
     records: list[AccessRecord]
-    next: str | None = Field(description="The cursor of the next page; null on the last.")
+    next: str | None
+    """The cursor of the next page; null on the last."""
 
 
-class AccessQuery(BaseModel, extra="forbid"):
+class AccessQuery(ApiModel):
     """Which records."""
 
     principal: Name | None = None

@@ -26,6 +26,7 @@ from api.http.correlation import CurrentCorrelation
 from api.http.preferences import WAIT_SECONDS, prefer_header
 from api.http.problems import Problem, problem_of
 from api.http.routing import Router
+from api.model import ApiModel
 from api.queries.visibility import Visibility, VisibilityPolicy
 from api.queries.watermark import ReadModels
 from domain.tickets import COMMANDS
@@ -57,12 +58,14 @@ class _Body(BaseModel, extra="forbid", frozen=True):
     command: Command
 
 
-class Done(BaseModel, extra="forbid"):
+class Done(ApiModel):
     """What came of one ticket's command: as its own answer would tell it, or the problem."""
 
     ticket_id: UUID
-    status: int = Field(description="The status that the command would have been answered with.")
-    version: int | None = Field(default=None, description="Null with a problem.")
+    status: int
+    """The status that the command would have been answered with."""
+    version: int | None = None
+    """Null with a problem."""
     events: list[AcceptedEvent] | None = None
     follow_up: UUID | None = None
     redaction: RedactionTold = None
@@ -78,16 +81,16 @@ BulkPrefer = Annotated[
 ]
 
 
-class BulkAnswer(BaseModel, extra="forbid"):
+class BulkAnswer(ApiModel):
     """What came of it, in the order in which the tickets were named."""
 
     outcomes: list[Done]
-    done: int = Field(description="How many were done, or had been, or changed nothing.")
-    refused: int = Field(description="How many were refused, and changed nothing.")
-    failed: int = Field(
-        description="How many were not brought to an end (a status of 5xx): send them again, with "
-        "the same key."
-    )
+    done: int
+    """How many were done, or had been, or changed nothing."""
+    refused: int
+    """How many were refused, and changed nothing."""
+    failed: int
+    """How many were not brought to an end (a status of 5xx): send them again, with the same key."""
 
 
 def router(handler: Handler, views: ReadModels, policy: VisibilityPolicy) -> Router:

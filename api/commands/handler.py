@@ -281,10 +281,8 @@ class Handler:
     ) -> Outcome:
         """Do it with the ticket and the other one locked, which may be known only by the first."""
         for _ in range(_ROUNDS):
-            async with self._cache.locked(ticket_id, other_id, 2 * failures.PATIENCE_SECONDS) as (
-                stream,
-                other,
-            ):
+            locked = self._cache.locked(ticket_id, other_id, 2 * failures.PATIENCE_SECONDS)
+            async with locked as (stream, other):
                 try:
                     return await self._settle(_Job(submission, ref, stream, other))
                 except _OtherTicket as found:
@@ -412,7 +410,7 @@ class Handler:
             follow_up_id = id_of_follow_up(ticket_id, actor, ref.id)
             wanted = await self._last_of(stream.ticket)
         elif isinstance(command, UnlinkTicket):
-            wanted, _ = await self._goes_on(command.ticket, job)
+            wanted = await self._goes_on(command.ticket, job)
         else:
             wanted = command.other_ticket(stream.ticket)
         if wanted not in (ticket_id, None if other is None else other.ticket_id):
@@ -504,7 +502,7 @@ class Handler:
         ways = walk(ticket, lambda each: each.linked("merged_from"), self._ticket)
         return frozenset([way async for way, _ in ways])
 
-    async def _goes_on(self, ticket_id: UUID, job: _Job) -> tuple[UUID, Ticket | None]:
+    async def _goes_on(self, ticket_id: UUID, job: _Job) -> UUID:
         """Return the ticket that goes on for another, past merges, however many: the last one that
         is not the command's own.
         """
@@ -513,7 +511,7 @@ class Handler:
             ticket = known.ticket if known else await self._ticket(ticket_id)
             into = None if ticket is None else ticket.merged_into
             if into is None or into == job.stream.ticket_id:
-                return ticket_id, ticket
+                return ticket_id
             ticket_id = into
 
     async def _said(self, ticket_id: UUID, version: int | None) -> Said | None:

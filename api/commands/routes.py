@@ -28,8 +28,9 @@ from api.http.answers import described_headers, json_response
 from api.http.caller import CurrentPrincipal
 from api.http.correlation import CurrentCorrelation
 from api.http.preferences import WAIT_SECONDS, prefer_header, return_preference, wait_seconds
-from api.http.problems import problem_responses
-from api.http.routing import Router
+from api.http.problems import problems
+from api.http.routing import Endpoint, Router
+from api.model import ApiModel
 from api.queries.representations import UNREADABLE, TicketDetail, Tickets
 from api.queries.visibility import Visibility, VisibilityPolicy
 from api.queries.watermark import ReadModels
@@ -40,7 +41,6 @@ from domain.tickets.command import Command, Context
 from domain.tickets.opening import OpenTicket
 from domain.values import JsonObject, one_spelling
 
-Endpoint = Callable[..., Awaitable[Response]]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -83,40 +83,37 @@ RedactionTold = Annotated[
 ]
 
 
-class AcceptedEvent(BaseModel, extra="forbid"):
+class AcceptedEvent(ApiModel):
     """An event that a command led to."""
 
     version: int
     type: str
 
 
-class Accepted(BaseModel, extra="forbid"):
+class Accepted(ApiModel):
     """The answer to a command: the ticket's version now, and the events that it led to."""
 
     ticket_id: UUID
     version: int
-    events: list[AcceptedEvent] = Field(
-        description="Empty if nothing had to change, or nothing that the caller sees."
-    )
-    follow_up: UUID | None = Field(
-        description="The ticket in which a requester's reply to this closed one stands: where its "
-        "conversation goes on, or a new one."
-    )
+    events: list[AcceptedEvent]
+    """Empty if nothing had to change, or nothing that the caller sees."""
+    follow_up: UUID | None
+    """The ticket in which a requester's reply to this closed one stands: where its conversation
+    goes on, or a new one.
+    """
     redaction: RedactionTold = None
-    ticket: TicketDetail | None = Field(
-        default=None, description="The ticket as it is, with `Prefer: return=representation`."
-    )
+    ticket: TicketDetail | None = None
+    """The ticket as it is, with `Prefer: return=representation`."""
 
 
-class Possible(BaseModel, extra="forbid"):
+class Possible(ApiModel):
     """What can be done with a ticket as it is."""
 
     ticket_id: UUID
     commands: dict[str, list[str]] = Field(
-        description="By verb, what must be filled in on the ticket first: `assignee`, or "
-        "`fields.<key>`.",
-        examples=[{"assign": [], "resolve": ["assignee", "fields.cause"]}],
+        examples=[{"assign": [], "resolve": ["assignee", "fields.cause"]}]
     )
+    """By verb, what must be filled in on the ticket first: `assignee`, or `fields.<key>`."""
 
 
 def router(
@@ -140,7 +137,7 @@ def router(
         response_model=Accepted,
         responses={
             201: {"headers": {**headers, **described_headers("Location")}},
-            **problem_responses(409),
+            **problems(409),
         },
     )
     async def open_ticket(
@@ -206,9 +203,7 @@ def router(
             headers["Location"] = f"/tickets/{outcome.ticket_id}"
         return json_response(content, headers, 201 if opened else 200)
 
-    @routes.get(
-        "/tickets/{ticket_id}/commands", response_model=Possible, responses=problem_responses(404)
-    )
+    @routes.get("/tickets/{ticket_id}/commands", response_model=Possible, responses=problems(404))
     async def show_commands(ticket_id: UUID, who: CurrentPrincipal) -> JsonObject:
         """Show which commands the ticket, as it is, can take from the caller: all others are
         refused, or change nothing. One that is possible may be refused for what it says, and on a
@@ -240,7 +235,7 @@ def router(
                 responses={
                     200: {"headers": headers},
                     204: {"description": "Done, with `Prefer: return=minimal`", "headers": headers},
-                    **problem_responses(404, 409, 412),
+                    **problems(404, 409, 412),
                 },
             )
     return routes
@@ -259,7 +254,7 @@ class BodyEndpoint:
         parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (body, *others)]
         self.__signature__ = own.replace(parameters=parameters)
 
-    def __call__(self, **arguments: object) -> Awaitable[Response]:
+    def __call__(self, **arguments: object) -> Awaitable[Response | JsonObject | None]:
         """Answer a request."""
         return self._endpoint(**arguments)
 

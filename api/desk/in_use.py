@@ -72,7 +72,7 @@ def _count(ids: Collection[UUID]) -> str:
     return f"{len(ids)} ticket{'s' * (len(ids) != 1)}"
 
 
-class _Taken(NamedTuple):
+class _Removed(NamedTuple):
     """What a set-up takes away, as far as it does not say what becomes of it.
 
     `known`: the groups that a ticket can be in, None if it does not matter; `empty`: those that
@@ -86,7 +86,7 @@ class _Taken(NamedTuple):
     choices: Mapping[str, frozenset[str]]
 
     @classmethod
-    def of(cls, former: Desk, new: Desk) -> "_Taken":
+    def of(cls, former: Desk, new: Desk) -> "_Removed":
         said, new_said = former.retired, new.retired
         groups = {*new.groups, *said.groups, *new_said.groups}
         return cls(
@@ -188,15 +188,15 @@ class InUse:
 
         Raises DeskUseUnknown, StoreUnavailable.
         """
-        taken = _Taken.of(former, new)
-        if (asked := taken.filter()) is None:
+        removed = _Removed.of(former, new)
+        if (asked := removed.filter()) is None:
             return
         if former.groups or former.fields:  # else nothing is taken away that anybody counts on
             await self._require_current()
         found: dict[Use, list[UUID]] = defaultdict(list)
         documents = await self._views.ask(partial(_find, asked))
         for document in documents:
-            for use in taken.used_by(document):
+            for use in removed.used_by(document):
                 found[use].append(cast("UUID", document["_id"]))
         if found:
             raise DeskInUse(found, all_told=len(documents) < _MOST_FOUND)

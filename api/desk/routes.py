@@ -4,40 +4,40 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.commands.routes import IfMatch, expected_version
 from api.desk.in_use import InUse
 from api.desk.store import Desks, SetUp
 from api.http.answers import described_headers
 from api.http.caller import CurrentPrincipal
-from api.http.problems import problem_responses
+from api.http.problems import problems
 from api.http.routing import InQuery, Router
+from api.model import ApiModel
 from domain.actors import Actor
 from domain.desk import Desk
 
 
-class DeskQuery(BaseModel):
+class DeskQuery(ApiModel, extra="ignore"):
     """Which set-up."""
 
-    version: Annotated[int | None, Field(ge=0, lt=2**31, description="A former one.")] = None
-    count: bool = Field(
-        default=False, description="Count as `left` the tickets that are still to be changed."
-    )
+    version: Annotated[int | None, Field(ge=0, lt=2**31)] = None
+    """A former one."""
+    count: bool = False
+    """Count as `left` the tickets that are still to be changed."""
 
 
-class DeskAnswer(BaseModel, extra="forbid"):
+class DeskAnswer(ApiModel):
     """A set-up, and who made it so when."""
 
     version: int
     changed_at: datetime
     changed_by: Actor
     desk: Desk
-    left: int | None = Field(
-        default=None,
-        description="How many tickets use what the desk has `retired`, and will be changed within "
-        "moments; null unless it was asked for.",
-    )
+    left: int | None = None
+    """How many tickets use what the desk has `retired`, and will be changed within moments; null
+    unless it was asked for.
+    """
 
 
 _ETAG: dict[str, object] = {"headers": described_headers("ETag")}
@@ -47,17 +47,13 @@ def router(desks: Desks, in_use: InUse) -> Router:
     """Make the routes of the set-up."""
     routes = Router("desk")
 
-    @routes.get(
-        "/desk", response_model=DeskAnswer, responses={200: _ETAG, **problem_responses(404, 409)}
-    )
+    @routes.get("/desk", response_model=DeskAnswer, responses={200: _ETAG, **problems(404, 409)})
     async def show_desk(asked: InQuery[DeskQuery]) -> Response:
         """Show how the desk is set up, or was: groups, custom fields, SLA policies."""
         set_up = await desks.read(asked.version)
         return _answer(set_up, await in_use.left(set_up.desk) if asked.count else None)
 
-    @routes.put(
-        "/desk", response_model=DeskAnswer, responses={200: _ETAG, **problem_responses(409, 412)}
-    )
+    @routes.put("/desk", response_model=DeskAnswer, responses={200: _ETAG, **problems(409, 412)})
     async def set_up_desk(desk: Desk, who: CurrentPrincipal, if_match: IfMatch = None) -> Response:
         """Replace the desk's set-up as a whole. All former set-ups can still be shown.
 

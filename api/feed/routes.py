@@ -13,17 +13,18 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import Header, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from pydantic import AfterValidator, Field
+from starlette.types import Send
 
 from api.access.authentication import Access
 from api.access.rights import Principal
 from api.feed.client import Client, Limits
 from api.feed.feeds import Feeds
 from api.feed.format import ALIVE
+from api.http.answers import NdjsonResponse
 from api.http.caller import CurrentPrincipal
 from api.http.routing import InQuery, Router
+from api.model import ApiModel
 from domain.tickets import EVENT_TYPES
 from domain.values import at_most
 
@@ -41,47 +42,35 @@ EventType = Annotated[
 ]
 
 
-class Asked(BaseModel):
+class FeedQuery(ApiModel):
     """Which events are wanted, and from where on."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    cursor: str | None = Field(default=None, description="Continue after this cursor.")
-    type: Annotated[list[EventType], *at_most(100)] = Field(
-        default=[], description="Only events of this type; repeatable."
-    )
+    cursor: str | None = None
+    """Continue after this cursor."""
+    type: Annotated[list[EventType], *at_most(100)] = Field(default=[])
+    """Only events of this type; repeatable."""
 
 
-class ExportAsked(Asked):
-    limit: Annotated[
-        int | None, Field(ge=1, lt=2**31, description="End after about so many events.")
-    ] = None
+class ExportQuery(FeedQuery):
+    limit: Annotated[int | None, Field(ge=1, lt=2**31)] = None
+    """End after about so many events."""
 
 
-class StreamAsked(Asked):
-    from_: Annotated[
-        Literal["now", "beginning"],
-        Field(alias="from", description="Where to start without a cursor."),
-    ] = "now"
+class StreamQuery(FeedQuery):
+    from_: Annotated[Literal["now", "beginning"], Field(alias="from")] = "now"
+    """Where to start without a cursor."""
 
 
-class NdjsonResponse(StreamingResponse):
+class ExportResponse(NdjsonResponse):
     """Sends what is put into a client's buffer, until its end."""
 
-    media_type = "application/x-ndjson"
     alive = b""
     """Sent in silence."""
 
     def __init__(self, client: Client, filling: asyncio.Task[None], limits: Limits) -> None:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__((), headers=headers)
-        self._client, self._filling, self._limits = client, filling, limits
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._filling.cancel()
+        super().__init__((), filling.cancel)
+        self.headers.update({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._client, self._limits = client, limits
 
     async def stream_response(self, send: Send) -> None:
         start = {"status": self.status_code, "headers": self.raw_headers}
@@ -98,7 +87,7 @@ class NdjsonResponse(StreamingResponse):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-class EventStreamResponse(NdjsonResponse):
+class EventStreamResponse(ExportResponse):
     media_type = "text/event-stream"
     alive = ALIVE
 
@@ -107,14 +96,14 @@ def router(feeds: Feeds, access: Access) -> Router:
     """Make the routes over one log."""
     routes = Router("events")
 
-    def client_of(request: Request, who: Principal, asked: Asked) -> Client:
+    def client_of(request: Request, who: Principal, asked: FeedQuery) -> Client:
         known = partial(access.identify, request.headers.get("authorization"))
         return Client(who.share, frozenset(asked.type), known)
 
     @routes.get(
         "/events",
         status_code=200,
-        response_class=NdjsonResponse,
+        response_class=ExportResponse,
         responses={
             200: {
                 "description": "A JSON document a line: an event like `TimelineEvent`, with its "
@@ -123,7 +112,7 @@ def router(feeds: Feeds, access: Access) -> Router:
         },
     )
     async def export_events(
-        request: Request, who: CurrentPrincipal, asked: InQuery[ExportAsked]
+        request: Request, who: CurrentPrincipal, asked: InQuery[ExportQuery]
     ) -> Response:
         """Export the log up to now: every event as it is stored, a line each.
 
@@ -137,7 +126,7 @@ def router(feeds: Feeds, access: Access) -> Router:
         """
         client = client_of(request, who, asked)
         filling = await feeds.export(client, asked.cursor, asked.limit)
-        return NdjsonResponse(client, filling, feeds.limits)
+        return ExportResponse(client, filling, feeds.limits)
 
     @routes.get(
         "/events/stream",
@@ -150,7 +139,7 @@ def router(feeds: Feeds, access: Access) -> Router:
     async def stream_events(
         request: Request,
         who: CurrentPrincipal,
-        asked: InQuery[StreamAsked],
+        asked: InQuery[StreamQuery],
         last_event_id: Annotated[
             str | None,
             Header(

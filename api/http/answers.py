@@ -1,12 +1,14 @@
 """Answers in JSON, written straight to bytes, and links to what comes next."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Annotated
 
 import orjson
 from fastapi import Header, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
 
 from domain.values import JsonObject
 
@@ -16,6 +18,24 @@ def json_response(
 ) -> Response:
     """Answer with JSON, as `as_json` writes it."""
     return Response(as_json(content), status, headers, "application/json")
+
+
+class NdjsonResponse(StreamingResponse):
+    """Sends lines of JSON as they come; `close` is called in the end, however it ends."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(
+        self, lines: AsyncIterable[bytes] | Iterable[bytes], close: Callable[[], object]
+    ) -> None:
+        super().__init__(lines)
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._close()
 
 
 IfNoneMatch = Annotated[

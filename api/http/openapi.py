@@ -5,6 +5,7 @@ request may be answered and what any with a body, the headers that each request 
 does have, and links from a ticket that was opened to what can be done with it.
 """
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from fastapi import FastAPI
@@ -12,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from api.access.rights import OPEN_PATHS, RIGHTS
 from api.http import correlation
-from api.http.problems import Fault, Problem, problem_responses
+from api.http.problems import Fault, Problem, problems
 from api.http.routing import Route
 
 
@@ -35,13 +36,15 @@ class Application(FastAPI):
 
 def _complete(document: dict[str, Any]) -> None:
     components = document["components"]
-    _, problems = models_json_schema(
+    _, schemas = models_json_schema(
         [(Problem, "serialization"), (Fault, "serialization")],
         ref_template="#/components/schemas/{model}",
     )
     for fastapis_own in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(fastapis_own, None)
-    components["schemas"] |= problems["$defs"]
+    components["schemas"] |= schemas["$defs"]
+    for schema in components["schemas"].values():
+        _unwrap(schema.get("properties", {}).values())
     components["parameters"] = correlation.PARAMETERS
     components["securitySchemes"] = {
         "bearer": {
@@ -55,6 +58,8 @@ def _complete(document: dict[str, Any]) -> None:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             parameters = operation.setdefault("parameters", [])
+            _unwrap(parameters)
+            _unwrap(parameter["schema"] for parameter in parameters)
             if any((p["in"], p["name"]) == ("path", "ticket_id") for p in parameters):
                 of_a_ticket.append(operation["operationId"])
             parameters += [{"$ref": f"#/components/parameters/{p}"} for p in correlation.PARAMETERS]
@@ -69,6 +74,13 @@ def _complete(document: dict[str, Any]) -> None:
     }
 
 
+def _unwrap(fields: Iterable[dict[str, Any]]) -> None:
+    """Put the description of each field on one line: as a docstring it is wrapped."""
+    for field in fields:
+        if "description" in field:
+            field["description"] = " ".join(field["description"].split())
+
+
 def _complete_responses(operation: dict[str, Any], *, is_open: bool) -> None:
     """Add to the responses of an operation those that many have, as problem documents."""
     responses = operation["responses"]
@@ -77,7 +89,7 @@ def _complete_responses(operation: dict[str, Any], *, is_open: bool) -> None:
         statuses += [400, 408, 413, 415]
     if responses.pop("422", None):  # as FastAPI describes it
         statuses += [422]
-    for status, response in problem_responses(*statuses).items():
+    for status, response in problems(*statuses).items():
         responses.setdefault(str(status), response)
     operation["responses"] = dict(sorted(responses.items()))
     for response in responses.values():

@@ -13,11 +13,12 @@ from operator import not_
 
 from fastapi import Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.exceptions import HTTPException
 from structlog.contextvars import get_contextvars
 
 from api.http.answers import described_headers
+from api.model import ApiModel
 from domain.desk import SPAN
 from domain.errors import CasebookError, Kind
 from domain.values import FIELD_KEY
@@ -110,14 +111,14 @@ class ServerBusy(CasebookError):
         super().__init__("server_busy", "the server has too much to do; try again")
 
 
-class Fault(BaseModel, extra="forbid"):
+class Fault(ApiModel):
     """One thing wrong in a request: where, as a JSON pointer or a parameter's name, and what."""
 
     pointer: str
     detail: str
 
 
-class Problem(BaseModel, extra="forbid"):
+class Problem(ApiModel):
     """An RFC 9457 problem document."""
 
     type: str
@@ -130,11 +131,8 @@ class Problem(BaseModel, extra="forbid"):
         description=f"The first {MOST_FAULTS} things wrong in the request.",
         exclude_if=not_,
     )
-    more_errors: int | None = Field(
-        default=None,
-        description="How many more there are, if those are not all.",
-        exclude_if=not_,
-    )
+    more_errors: int | None = Field(default=None, exclude_if=not_)
+    """How many more there are, if those are not all."""
 
 
 def title_of(status: HTTPStatus) -> str:
@@ -142,7 +140,7 @@ def title_of(status: HTTPStatus) -> str:
     return _TITLES.get(status, status.phrase)
 
 
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, object]]:
+def problems(*statuses: int) -> dict[int | str, dict[str, object]]:
     """Describe problem documents, for the `responses` of a route."""
     return {status: _described(HTTPStatus(status)) for status in statuses}
 
@@ -174,7 +172,7 @@ def view_responses(*headers: str, **others: str) -> dict[int | str, dict[str, ob
     `others`: headers by their own words.
     """
     described = described_headers("Casebook-Views-Age", "Casebook-Views-As-Of", *headers, **others)
-    return {200: {"headers": described}, **problem_responses(404, 409, 412)}
+    return {200: {"headers": described}, **problems(404, 409, 412)}
 
 
 VIEW_RESPONSES = view_responses()

@@ -10,11 +10,12 @@ from uuid import UUID
 
 from fastapi import Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.http.answers import described_headers, fields_of, json_response
-from api.http.problems import problem_responses
+from api.http.problems import problems
 from api.http.routing import Router
+from api.model import ApiModel
 from api.operations import metrics
 from api.operations.stored_documents import readability_check
 from domain.errors import TicketNotFound
@@ -37,33 +38,33 @@ _READY_KEPT_SECONDS = 0.5
 _MOST_PARKED = 100
 
 
-class Repair(BaseModel, extra="forbid"):
+class Repair(ApiModel):
     """A ticket whose view is to be folded again from its first event."""
 
     ticket_id: UUID
 
 
-class Alive(BaseModel, extra="forbid"):
+class Alive(ApiModel):
     """It answers."""
 
     status: Literal["ok"] = "ok"
 
 
-class ViewsHealth(BaseModel, extra="forbid"):
+class ViewsHealth(ApiModel):
     """How the views are, judged by how much of the log is folded."""
 
     condition: Condition
-    age_seconds: float | None = Field(description="Null while it is not known.")
+    age_seconds: float | None
+    """Null while it is not known."""
     missing_events: int
-    vanished_events: int = Field(
-        description="Shown, and in the log no more: see `casebook verify`."
-    )
+    vanished_events: int
+    """Shown, and in the log no more: see `casebook verify`."""
     overdue_events: int
     parked_tickets: int
     failures: list[str]
 
 
-class Readiness(BaseModel, extra="forbid"):
+class Readiness(ApiModel):
     """Whether the process is ready. `views` is left out if the database does not answer.
     `held_up`: what in this process has waited too long for the database. `failing`: background
     tasks that failed within the last minute, and are tried again.
@@ -76,17 +77,16 @@ class Readiness(BaseModel, extra="forbid"):
     database: Literal["ok", "does not answer"]
     log: Literal["ok", "replaced"] | None = None
     views: Condition | None = None
-    clock: Literal["ok", "far off"] | None = Field(
-        default=None,
-        description="Far off: by more than five seconds from the database's. Nothing is dated by "
-        "it, and this process keeps no time.",
-    )
-    held_up: list[str] = []
-    failing: list[str] = []
-    unreadable: dict[str, int] = {}
+    clock: Literal["ok", "far off"] | None = None
+    """Far off: by more than five seconds from the database's. Nothing is dated by it, and this
+    process keeps no time.
+    """
+    held_up: list[str] = Field(default=[])
+    failing: list[str] = Field(default=[])
+    unreadable: dict[str, int] = Field(default={})
 
 
-class ParkedAnswer(BaseModel, extra="forbid"):
+class ParkedAnswer(ApiModel):
     """A ticket whose next event could not be folded."""
 
     ticket_id: UUID
@@ -97,7 +97,7 @@ class ParkedAnswer(BaseModel, extra="forbid"):
     repair_asked: bool
 
 
-class ProjectorAnswer(BaseModel, extra="forbid"):
+class ProjectorAnswer(ApiModel):
     """A process that keeps the views current."""
 
     id: str
@@ -108,7 +108,7 @@ class ProjectorAnswer(BaseModel, extra="forbid"):
     failure: str | None
 
 
-class LastEvent(BaseModel, extra="forbid"):
+class LastEvent(ApiModel):
     """The last event that was folded."""
 
     ticket_id: UUID
@@ -117,7 +117,7 @@ class LastEvent(BaseModel, extra="forbid"):
     age_seconds: float | None
 
 
-class PartitionAnswer(BaseModel, extra="forbid"):
+class PartitionAnswer(ApiModel):
     """One part of the views."""
 
     partition: int
@@ -131,7 +131,7 @@ class PartitionAnswer(BaseModel, extra="forbid"):
     lag: Lag | None
 
 
-class ReplayAnswer(BaseModel, extra="forbid"):
+class ReplayAnswer(ApiModel):
     """Views that are being built anew. `done` of `total` counts events of the phase."""
 
     phase: str
@@ -141,30 +141,32 @@ class ReplayAnswer(BaseModel, extra="forbid"):
     seen_at: datetime
 
 
-class EndedReplay(BaseModel, extra="forbid"):
+class EndedReplay(ApiModel):
     """How the last replay ended. It has proved `checked_documents` read documents and
     `checked_numbers` numbers equal to the log before they were shown.
     """
 
-    what: str | None = Field(
-        description="`rebuild`: all views anew; `as_of`: views as of a time; `rollback`: the "
-        "former ones again. Null if it was killed."
-    )
+    what: str | None
+    """`rebuild`: all views anew; `as_of`: views as of a time; `rollback`: the former ones again.
+    Null if it was killed.
+    """
     began_at: datetime
     ended_at: datetime
-    failure: str | None = Field(description="Why what is shown stayed as it was; null if it went.")
+    failure: str | None
+    """Why what is shown stayed as it was; null if it went."""
     tickets: int
     events: int
-    parked: int = Field(description="Tickets that could not be folded.")
+    parked: int
+    """Tickets that could not be folded."""
     checked_documents: int
     checked_numbers: int
-    seconds: dict[str, float] = Field(description="How long each phase took.")
-    fenced_seconds: float = Field(
-        description="For how long no projector could write to what was shown."
-    )
+    seconds: dict[str, float]
+    """How long each phase took."""
+    fenced_seconds: float
+    """For how long no projector could write to what was shown."""
 
 
-class CheckpointAnswer(BaseModel, extra="forbid"):
+class CheckpointAnswer(ApiModel):
     """The last signed checkpoint of the log: `root` stands for all of its events."""
 
     number: int
@@ -182,15 +184,17 @@ class ProjectionsAnswer(ViewsHealth):
     parked: list[ParkedAnswer]
     projectors: list[ProjectorAnswer]
     partitions: list[PartitionAnswer]
-    replay: ReplayAnswer | None = Field(description="Null while none is at work.")
-    last_replay: EndedReplay | None = Field(description="Null before the first has ended.")
-    checkpoint: CheckpointAnswer | None = Field(description="Null if none was taken.")
-    missing_checkpoint: int | None = Field(
-        description="The last checkpoint that this process has seen, if it is gone by now."
-    )
+    replay: ReplayAnswer | None
+    """Null while none is at work."""
+    last_replay: EndedReplay | None
+    """Null before the first has ended."""
+    checkpoint: CheckpointAnswer | None
+    """Null if none was taken."""
+    missing_checkpoint: int | None
+    """The last checkpoint that this process has seen, if it is gone by now."""
 
 
-class RepairAsked(BaseModel, extra="forbid"):
+class RepairAsked(ApiModel):
     """A ticket that is going to be folded again."""
 
     ticket_id: UUID
@@ -297,7 +301,7 @@ def router(database: Database, store: EventStore, checkpoints: CheckpointMemory)
         "/projections/repairs",
         status_code=202,
         response_model=RepairAsked,
-        responses={202: {"headers": described_headers("Location")}, **problem_responses(404)},
+        responses={202: {"headers": described_headers("Location")}, **problems(404)},
     )
     async def repair(asked: Repair) -> Response:
         """Fold a ticket again from its first event, whether it is parked or not.

@@ -1,20 +1,19 @@
 """The routes of persons: what is held on them, and their erasure."""
 
-from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 from fastapi import Response
-from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
-from starlette.types import Receive, Scope, Send
+from pydantic import Field
 
 from api.access.quotas import Quotas
+from api.http.answers import NdjsonResponse
 from api.http.caller import CurrentPrincipal
-from api.http.problems import problem_responses
+from api.http.problems import problems
 from api.http.routing import Router
+from api.model import ApiModel
 from api.people.store import MOST_ERASED, Persons
 from domain.people import ErasePerson
 from domain.values import JsonObject, Name
@@ -26,13 +25,14 @@ _EXPORTS_AT_ONCE = 8
 _EXPORTS_EACH = 2
 
 
-class PersonAsked(BaseModel, extra="forbid"):
+class PersonAsked(ApiModel):
     """Whom to find. In the body: names have no business in addresses, which many keep."""
 
-    name: Name = Field(description="As it stands on tickets, as requester or follower.")
+    name: Name
+    """As it stands on tickets, as requester or follower."""
 
 
-class ErasureStep(BaseModel, extra="forbid"):
+class ErasureStep(ApiModel):
     """A step of an erasure, and when it was taken."""
 
     step: Literal["PersonErased", "KeyDestroyed", "ErasureCompleted"]
@@ -41,56 +41,39 @@ class ErasureStep(BaseModel, extra="forbid"):
     data: JsonObject
 
 
-class Alike(BaseModel, extra="forbid"):
+class Alike(ApiModel):
     """Another person: if it is the same one, erase them too."""
 
     id: UUID
     name: str
 
 
-class PersonAnswer(BaseModel, extra="forbid"):
+class PersonAnswer(ApiModel):
     """What the store of keys knows of a person."""
 
     id: UUID
-    name: str | None = Field(description="Null once they have been erased.")
+    name: str | None
+    """Null once they have been erased."""
     known_since: datetime | None
-    erasure: list[ErasureStep] = Field(
-        description="Empty unless they are erased. Complete with `ErasureCompleted`."
-    )
-    alike: list[Alike] | None = Field(
-        default=None,
-        description="Others whose names differ from theirs by case, width or normalisation alone, "
-        "told when they are found and when they are erased.",
-    )
+    erasure: list[ErasureStep]
+    """Empty unless they are erased. Complete with `ErasureCompleted`."""
+    alike: list[Alike] | None = None
+    """Others whose names differ from theirs by case, width or normalisation alone, told when they
+    are found and when they are erased.
+    """
 
 
-class Erased(BaseModel, extra="forbid"):
+class Erased(ApiModel):
     """A person who has been erased. `steps`: when each was taken that has been."""
 
     id: UUID
     steps: dict[str, datetime]
 
 
-class ErasuresAnswer(BaseModel, extra="forbid"):
+class ErasuresAnswer(ApiModel):
     """Who has been erased, the last first."""
 
     erasures: list[Erased] = Field(description=f"The last {MOST_ERASED}.")
-
-
-class NdjsonFile(StreamingResponse):
-    """Lines as they are read; `close` is called in the end, however it ends."""
-
-    media_type = "application/x-ndjson"
-
-    def __init__(self, lines: AsyncIterator[bytes], close: Callable[[], None]) -> None:
-        super().__init__(lines)
-        self._close = close
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._close()
 
 
 def router(database: Database, store: EventStore) -> Router:
@@ -99,9 +82,7 @@ def router(database: Database, store: EventStore) -> Router:
     known = Persons(database, store)
     exports = Quotas("exports", _EXPORTS_AT_ONCE, _EXPORTS_EACH, StoreBusy)
 
-    @routes.post(
-        "/persons/find", response_model=PersonAnswer, responses=problem_responses(404, 409)
-    )
+    @routes.post("/persons/find", response_model=PersonAnswer, responses=problems(404, 409))
     async def find_person(asked: PersonAsked) -> JsonObject:
         """Find a person by name: the answer has the id that the other routes take."""
         return await known.find(asked.name)
@@ -111,9 +92,7 @@ def router(database: Database, store: EventStore) -> Router:
         """List who has been erased, and how far each erasure has come."""
         return {"erasures": await known.erased()}
 
-    @routes.get(
-        "/persons/{person_id}", response_model=PersonAnswer, responses=problem_responses(404, 409)
-    )
+    @routes.get("/persons/{person_id}", response_model=PersonAnswer, responses=problems(404, 409))
     async def show_person(person_id: UUID) -> JsonObject:
         """Show a person's name, or, if they are erased, how far the erasure has come."""
         return await known.show(person_id)
@@ -121,7 +100,7 @@ def router(database: Database, store: EventStore) -> Router:
     @routes.get(
         "/persons/{person_id}/data",
         status_code=200,
-        response_class=NdjsonFile,
+        response_class=NdjsonResponse,
         responses={
             200: {
                 "description": "A JSON document a line: `person`; each event of a ticket of "
@@ -129,7 +108,7 @@ def router(database: Database, store: EventStore) -> Router:
                 "without `changes`, others' words withheld; `access`, `api_key`, `saved_view`, "
                 "`webhook`; `end` if it is all there is, or `error`."
             },
-            **problem_responses(404, 409),
+            **problems(404, 409),
         },
     )
     async def export_person(person_id: UUID, who: CurrentPrincipal) -> Response:
@@ -137,13 +116,13 @@ def router(database: Database, store: EventStore) -> Router:
         with ExitStack() as held:
             held.enter_context(exports.hold(who.share))
             lines = await known.data(person_id)
-            return NdjsonFile(lines, held.pop_all().close)
+            return NdjsonResponse(lines, held.pop_all().close)
 
     @routes.post(
         "/persons/{person_id}/erase",
         response_model=PersonAnswer,
         status_code=202,
-        responses=problem_responses(404, 409),
+        responses=problems(404, 409),
     )
     async def erase_person(
         person_id: UUID, command: ErasePerson, who: CurrentPrincipal

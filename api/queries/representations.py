@@ -11,8 +11,9 @@ from functools import partial
 from typing import cast
 from uuid import UUID
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
+from api.model import ApiModel
 from api.queries.watermark import ReadModels
 from api.ticket_links import leads_to
 from domain.errors import HistoryError, TicketNotFound
@@ -49,24 +50,21 @@ _NOT_SHOWN = NEVER_SHOWN | {"_id", "public_version", "public_updated_at"}
 _SHORT = 20
 """Up to so many events, all versions of many tickets are looked up sooner than each one's tail."""
 
-_INTERNAL = "Null for requesters."
-
 
 UNREADABLE = (HistoryError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 """What folding makes of values that no event has."""
 
 
-class TicketSummary(BaseModel, extra="forbid"):
+class TicketSummary(ApiModel):
     """A ticket as lists show it. Times are UTC; null until it has come to that."""
 
     id: UUID
-    version: int = Field(
-        description="How many events it has had; its ETag is this in quotes. For requesters what "
-        "they do not see does not count: here, in `updated_at`, and wherever a version is named."
-    )
-    number: TicketNumber | None = Field(
-        description="What people call it by; null for a ticket of before there were numbers."
-    )
+    version: int
+    """How many events it has had; its ETag is this in quotes. For requesters what they do not see
+    does not count: here, in `updated_at`, and wherever a version is named.
+    """
+    number: TicketNumber | None
+    """What people call it by; null for a ticket of before there were numbers."""
     subject: str
     requester: str
     status: Status
@@ -75,52 +73,54 @@ class TicketSummary(BaseModel, extra="forbid"):
     assignee: str | None
     tags: list[str]
     fields: dict[str, FieldValue]
-    internal_fields: list[str] | None = Field(
-        description=f"Those of `fields` that requesters do not see. {_INTERNAL}"
-    )
+    internal_fields: list[str] | None
+    """Those of `fields` that requesters do not see. Null for requesters."""
     waiting_reason: str | None
     resume_at: datetime | None
     resolution: str | None
     close_reason: CloseReason | None
-    followers: list[str] | None = Field(description=_INTERNAL)
+    followers: list[str] | None
+    """Null for requesters."""
     attachments: list[Attachment]
-    links: list[Link] | None = Field(description=_INTERNAL)
+    links: list[Link] | None
+    """Null for requesters."""
     rating: Rating | None
     opened_at: datetime
     updated_at: datetime
-    preview: str = Field(description="The first 50 characters of the last public message.")
-    last_actor: str | None = Field(description=_INTERNAL)
-    has_note: bool | None = Field(description=_INTERNAL)
+    preview: str
+    """The first 50 characters of the last public message."""
+    last_actor: str | None
+    """Null for requesters."""
+    has_note: bool | None
+    """Null for requesters."""
     agent_replies: int
     requester_replies: int
     reopenings: int
     first_response_at: datetime | None
-    first_response_seconds: int | None = Field(description="From the opening.")
+    first_response_seconds: int | None
+    """From the opening."""
     resolved_at: datetime | None
-    resolution_seconds: int | None = Field(description="From the opening.")
+    resolution_seconds: int | None
+    """From the opening."""
     closed_at: datetime | None
-    first_response_due_at: datetime | None = Field(
-        description="When what was promised runs out or ran out; null if nothing was, and while "
-        "the ticket waits."
-    )
-    next_response_due_at: datetime | None = Field(
-        description="The same, of the requester's first message that no agent has replied to yet."
-    )
+    first_response_due_at: datetime | None
+    """When what was promised runs out or ran out; null if nothing was, and while the ticket waits.
+    """
+    next_response_due_at: datetime | None
+    """The same, of the requester's first message that no agent has replied to yet."""
     resolution_due_at: datetime | None
-    sla_breached: list[SlaTarget] | None = Field(
-        description=f"The promises that were missed. {_INTERNAL}"
-    )
+    sla_breached: list[SlaTarget] | None
+    """The promises that were missed. Null for requesters."""
 
 
 class TicketDetail(TicketSummary):
     """A ticket by itself."""
 
     body: str
-    rings: list[Relation] | None = Field(
-        default=None,
-        description="Kinds of links that lead from the ticket back to itself: take one of them "
-        f"away. Null where none does, and not looked for in the past. {_INTERNAL}",
-    )
+    rings: list[Relation] | None = None
+    """Kinds of links that lead from the ticket back to itself: take one of them away. Null where
+    none does, and not looked for in the past. Null for requesters.
+    """
 
 
 def present(document: Mapping[str, object]) -> JsonObject:

@@ -13,7 +13,7 @@ A ticket that a principal does not see does not exist for them: 404, whatever th
 but for `VisibilityPolicy`, which looks groups up: in a set-up that may be some seconds old.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, cast, get_args
@@ -104,9 +104,8 @@ class Visibility:
 
         Raises Forbidden for a filter that would tell of what is internal.
         """
-        if self.is_of_requester and not _NOT_ASKED_BY_REQUESTERS.isdisjoint(asked.fields()):
-            raise Forbidden("notes and promises are not for requesters to ask for")
         if self.is_of_requester:
+            _check_asked(asked.fields())
             asked = asked.mapped(self._of_public)
         return self.tickets & asked  # in this order: requesters' lists are read by the first term
 
@@ -115,11 +114,10 @@ class Visibility:
 
         Raises Forbidden for an order that would tell of what is internal.
         """
-        name = sort.removeprefix("-")
         if not self.is_of_requester:
             return sort
-        if name in _NOT_ASKED_BY_REQUESTERS:
-            raise Forbidden("notes and promises are not for requesters to ask for")
+        name = sort.removeprefix("-")
+        _check_asked({name})
         return sort.replace(name, self.public.get(name, name))
 
     def _of_public(self, term: OfField) -> Term:
@@ -211,6 +209,12 @@ class Visibility:
         own = one_spelling(self.principal.id)
         if self.is_of_requester and one_spelling(command.requester) != own:
             raise Forbidden(f"a requester opens tickets for themselves: {self.principal.id}")
+
+
+def _check_asked(fields: Iterable[str]) -> None:
+    """Raise Forbidden if any of the fields that a requester asks for is internal."""
+    if not _NOT_ASKED_BY_REQUESTERS.isdisjoint(fields):
+        raise Forbidden("notes and promises are not for requesters to ask for")
 
 
 def _of_requester(

@@ -19,9 +19,10 @@ from datetime import date, datetime
 from typing import Annotated, NamedTuple, TypeVar, cast
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.http.preferences import WAIT_UNASKED_SECONDS, wait_seconds
+from api.model import ApiModel
 from domain import calendars, days
 from domain.days import Zones
 from domain.errors import Refusal, Unacceptable
@@ -48,25 +49,17 @@ _MOST_AWAITED = 20
 _AFTER = re.compile(r"((?:-?[0-9a-fA-F]){32})@([1-9][0-9]{0,9})")
 
 
-class FreshnessQuery(BaseModel, extra="forbid"):
+class FreshnessQuery(ApiModel):
     """How new the answer must be. To be extended by what is asked."""
 
-    after: Annotated[
-        list[str],
-        *at_most(_MOST_AWAITED),
-        Field(
-            default_factory=list,
-            description="`<ticket_id>@<version>`, of a command's answer: show at least that "
-            "version. 412 if the views do not get there in time. May be repeated.",
-        ),
-    ]
-    as_of_view: Annotated[
-        ViewName | None,
-        Field(
-            description="Views that were built as of a time under this name "
-            "(`casebook replay --until`), instead of those of now.",
-        ),
-    ] = None
+    after: Annotated[list[str], *at_most(_MOST_AWAITED), Field(default_factory=list)]
+    """`<ticket_id>@<version>`, of a command's answer: show at least that version. 412 if the views
+    do not get there in time. May be repeated.
+    """
+    as_of_view: ViewName | None = None
+    """Views that were built as of a time under this name (`casebook replay --until`), instead of
+    those of now.
+    """
 
     def awaited(self) -> dict[UUID, int]:
         """Return the tickets of `after`, and the version of each. Raises Unacceptable."""
@@ -143,7 +136,7 @@ class TimeZoneNotKnown(Refusal):
         )
 
 
-class Covers(BaseModel, extra="forbid"):
+class Covers(ApiModel):
     """What an answer by days is about: from when until before when, and whose days those are."""
 
     time_zone: str

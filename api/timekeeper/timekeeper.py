@@ -27,6 +27,8 @@ from functools import partial
 from typing import NamedTuple, cast
 from uuid import UUID
 
+from cachetools import TLRUCache
+
 from api.access.rights import TIMEKEEPER
 from api.commands.handler import Handler, Submission, TooContended, VersionMismatch
 from api.desk.in_use import to_be_changed
@@ -61,6 +63,7 @@ LOOK_SECONDS = 5.0
 _STALE_SECONDS = 1.0  # for how long a ticket is set aside: until the view has caught up
 _BUSY_SECONDS = 10.0
 _UNDOABLE_SECONDS = 300.0
+_MOST_ASIDE = 100_000
 TICKETS_AT_ONCE = 32
 _PAGE_TICKETS = 1000
 _SOON_SECONDS = 0.1
@@ -131,8 +134,9 @@ class Timekeeper:
         self._handler = Handler(store, desks)
         self._clock = clock or database.clock.time
         self._look_seconds = look_seconds
-        self._aside: dict[UUID, float] = {}  # until when, by the loop's clock
-        self._retired = _Pace()
+        # For how many seconds each is left alone.
+        self._aside: TLRUCache[UUID, float] = TLRUCache(_MOST_ASIDE, _aside_until)
+        self._retired = _Backoff()
 
     async def run(self) -> None:
         """Look again and again until cancelled. A failure is logged, and tried again."""
@@ -178,8 +182,6 @@ class Timekeeper:
         if (days := desk.close_resolved_after_days) is not None:
             before = {"$lte": now - timedelta(days=days)}
             questions["resolved_at"] = {"status": "resolved", "resolved_at": before}
-        clock = asyncio.get_running_loop().time()
-        self._aside = {t: until for t, until in self._aside.items() if until > clock}
         found: dict[UUID, None] = {}
         for time, question in questions.items():
             async with time_limit():
@@ -209,7 +211,7 @@ class Timekeeper:
                         causes.append(envelope)
             act = None if read is None else due(read, set_up, now)
             if read is None or act is None:  # the view is behind
-                self._set_aside(ticket_id, _STALE_SECONDS)
+                self._aside[ticket_id] = _STALE_SECONDS
                 return 0
             # Or all would wait for one. What is read of a long ticket until then is kept.
             async with time_limit(2 * failures.PATIENCE_SECONDS):
@@ -218,19 +220,20 @@ class Timekeeper:
             return 0  # someone is at work on it, or another timekeeper: look again
         except (StoreBusy, StoreUnavailable) as error:
             _log.warning("ticket %s: %s", ticket_id, error.detail)
-            self._set_aside(ticket_id, _BUSY_SECONDS)
+            self._aside[ticket_id] = _BUSY_SECONDS
             return 0
         except Exception as error:  # noqa: BLE001 one ticket never keeps the others waiting
             _log.error("ticket %s: what is due cannot be done: %r", ticket_id, error)
-            self._set_aside(ticket_id, _UNDOABLE_SECONDS)
+            self._aside[ticket_id] = _UNDOABLE_SECONDS
             return 0
         return 0 if outcome.replayed else 1
 
-    def _set_aside(self, ticket_id: UUID, seconds: float) -> None:
-        self._aside[ticket_id] = asyncio.get_running_loop().time() + seconds
+
+def _aside_until(_: UUID, seconds: float, now: float) -> float:
+    return now + seconds
 
 
-class _Pace:
+class _Backoff:
     """When to look again for what is rarely there: at once where there was some, or the desk has
     changed; else after twice the time, up to ten minutes.
     """

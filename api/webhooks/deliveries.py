@@ -13,7 +13,6 @@ with its webhook, whose receiver has said that it is gone. The event itself stay
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Literal, cast
 from uuid import UUID
 
@@ -29,6 +28,7 @@ KEPT_SECONDS = 7 * 24 * 3600
 MOST_COUNTED = 100_000
 _ATTEMPTS_KEPT = 20
 _WAITING_AT_ONCE = 100
+_OF_TICKET = [("webhook", 1), ("ticket_id", 1), ("status", 1), ("version", 1)]
 _DUE = [("webhook", 1), ("status", 1), ("next_at", 1)]
 _BY_WEBHOOK = [("webhook", 1), ("_id", -1)]
 _BY_STATUS = [("webhook", 1), ("status", 1), ("_id", -1)]
@@ -67,11 +67,9 @@ class Deliveries:
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to repeat."""
-        create = partial(make_index, self._deliveries)
-        await create([("webhook", 1), ("ticket_id", 1), ("status", 1), ("version", 1)])
-        for index in (_DUE, _BY_WEBHOOK, _BY_STATUS):
-            await create(index)
-        await create([("done_at", 1)], expireAfterSeconds=KEPT_SECONDS)
+        for index in (_OF_TICKET, _DUE, _BY_WEBHOOK, _BY_STATUS):
+            await make_index(self._deliveries, index)
+        await make_index(self._deliveries, [("done_at", 1)], expireAfterSeconds=KEPT_SECONDS)
 
     async def make(
         self, webhook: UUID, events: Sequence[EventDocument], *, again: bool = False

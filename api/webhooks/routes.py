@@ -8,15 +8,16 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import Request, Response
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from uuid_utils.compat import uuid7
 
 from api.cursors import Cursors
 from api.feed.routes import EventType
 from api.http.answers import described_headers, fields_of, json_response, next_link
 from api.http.caller import CurrentPrincipal
-from api.http.problems import problem_responses
+from api.http.problems import problems
 from api.http.routing import InQuery, Router
+from api.model import ApiModel
 from api.webhooks.addresses import is_refused
 from api.webhooks.deliveries import MOST_COUNTED, Deliveries, Delivery, DeliveryStatus
 from api.webhooks.store import Backfill, Webhook, WebhookEnded, Webhooks, new_secret
@@ -58,41 +59,28 @@ Url = Annotated[
 ]
 
 
-class WebhookChange(BaseModel, extra="forbid"):
+class WebhookChange(ApiModel):
     """Where to send, and what, and signed with what."""
 
     url: Url
-    types: Annotated[
-        list[EventType],
-        *at_most(100),
-        Field(description="Only events of these types; empty: all."),
-    ] = []
-    filter: TicketFilter = Field(
-        default_factory=TicketFilter,
-        description="Only events of tickets that match it after the event.",
-    )
-    secret: Annotated[
-        str | None,
-        Field(
-            min_length=16,
-            max_length=200,
-            pattern=r"^[!-~]+$",
-            description="The key of signatures from now on. Unless given, one is made for a new "
-            "webhook, and for another URL, since the receiver there knows the former secret.",
-        ),
-    ] = None
+    types: Annotated[list[EventType], *at_most(100)] = Field(default=[])
+    """Only events of these types; empty: all."""
+    filter: TicketFilter = Field(default_factory=TicketFilter)
+    """Only events of tickets that match it after the event."""
+    secret: Annotated[str | None, Field(min_length=16, max_length=200, pattern="^[!-~]+$")] = None
+    """The key of signatures from now on. Unless given, one is made for a new webhook, and for
+    another URL, since the receiver there knows the former secret.
+    """
 
 
 class WebhookOrder(WebhookChange):
     """Where to send, and what, and from when on."""
 
-    since: Moment | None = Field(
-        default=None,
-        description="Also events that were recorded from then on; unless given, from now.",
-    )
+    since: Moment | None = None
+    """Also events that were recorded from then on; unless given, from now."""
 
 
-class Redelivery(BaseModel, extra="forbid"):
+class Redelivery(ApiModel):
     """What to send again: one delivery, or all that was recorded from a time on."""
 
     delivery: Annotated[str, Field(max_length=100)] | None = None
@@ -105,7 +93,7 @@ class Redelivery(BaseModel, extra="forbid"):
         return self
 
 
-class WebhookAnswer(BaseModel, extra="forbid"):
+class WebhookAnswer(ApiModel):
     """A webhook."""
 
     id: UUID
@@ -114,53 +102,51 @@ class WebhookAnswer(BaseModel, extra="forbid"):
     filter: TicketFilter
     created_at: datetime
     created_by: str
-    backfilling: bool = Field(description="Whether events of the past are still being found.")
+    backfilling: bool
+    """Whether events of the past are still being found."""
     pending: int = Field(description=f"How many wait, counted up to {MOST_COUNTED}.")
     parked: int
-    ended_at: datetime | None = Field(
-        description="When its address answered 410 Gone: nothing is sent since, until it is "
-        "changed. Else null."
-    )
-    rests_until: datetime | None = Field(
-        description="Until when its address has asked by Retry-After to be left alone; null if "
-        "it has not."
-    )
+    ended_at: datetime | None
+    """When its address answered 410 Gone: nothing is sent since, until it is changed. Else null."""
+    rests_until: datetime | None
+    """Until when its address has asked by Retry-After to be left alone; null if it has not."""
 
 
 class WebhookMade(WebhookAnswer):
     """A new webhook."""
 
-    secret: str = Field(description="Shown this once.")
+    secret: str
+    """Shown this once."""
 
 
 class WebhookChanged(WebhookAnswer):
     """A webhook as it has become."""
 
-    secret: str | None = Field(
-        default=None, description="The new one, if one was made. Shown this once."
-    )
+    secret: str | None = None
+    """The new one, if one was made. Shown this once."""
 
 
-class WebhooksAnswer(BaseModel, extra="forbid"):
+class WebhooksAnswer(ApiModel):
     """All webhooks, the first made first."""
 
     webhooks: list[WebhookAnswer]
-    unreadable: list[str] = Field(
-        default=[],
-        description="Ids of webhooks that another version has stored and this one cannot read; "
-        "they are sent nothing.",
-    )
+    unreadable: list[str] = Field(default=[])
+    """Ids of webhooks that another version has stored and this one cannot read; they are sent
+    nothing.
+    """
 
 
-class Attempt(BaseModel, extra="forbid"):
+class Attempt(ApiModel):
     """One try to send it."""
 
     at: datetime
-    status: int | None = Field(description="Null if there was no answer.")
-    error: str | None = Field(description="Null if it has arrived.")
+    status: int | None
+    """Null if there was no answer."""
+    error: str | None
+    """Null if it has arrived."""
 
 
-class DeliveryAnswer(BaseModel, extra="forbid"):
+class DeliveryAnswer(ApiModel):
     """An event for a webhook, and what has become of it."""
 
     id: str
@@ -170,24 +156,26 @@ class DeliveryAnswer(BaseModel, extra="forbid"):
     event: UUID
     status: DeliveryStatus
     made_at: datetime
-    next_at: datetime | None = Field(description="When it is sent next; null if it is not.")
-    attempts: list[Attempt] = Field(description="The last ones.")
+    next_at: datetime | None
+    """When it is sent next; null if it is not."""
+    attempts: list[Attempt]
+    """The last ones."""
 
 
-class DeliveryPage(BaseModel, extra="forbid"):
+class DeliveryPage(ApiModel):
     """Deliveries, the last events first."""
 
     deliveries: list[DeliveryAnswer]
     next: str | None
 
 
-class Resumed(BaseModel, extra="forbid"):
+class Resumed(ApiModel):
     """How many deliveries are tried again."""
 
     resumed: int
 
 
-class DeliveryQuery(BaseModel, extra="forbid"):
+class DeliveryQuery(ApiModel):
     """Which deliveries."""
 
     status: DeliveryStatus | None = None
@@ -222,7 +210,7 @@ def router(database: Database, store: EventStore) -> Router:
         "",
         status_code=201,
         response_model=WebhookMade,
-        responses={201: {"headers": described_headers("Location")}, **problem_responses(409)},
+        responses={201: {"headers": described_headers("Location")}, **problems(409)},
     )
     async def add_webhook(order: WebhookOrder, who: CurrentPrincipal) -> Response:
         """Add a webhook: events are sent to its address as they happen, as signed POSTs.
@@ -252,24 +240,20 @@ def router(database: Database, store: EventStore) -> Router:
         content = {**shown(hook, {"pending": 0, "parked": 0}), "secret": hook.secret}
         return json_response(content, {"Location": f"/webhooks/{hook.id}"}, HTTPStatus.CREATED)
 
-    @routes.get("", response_model=WebhooksAnswer, responses=problem_responses(422))
+    @routes.get("", response_model=WebhooksAnswer, responses=problems(422))
     async def list_webhooks() -> JsonObject:
         """List all webhooks, with what waits to be sent to each."""
         async with time_limit():
             found, unreadable = await hooks.all_apart()
             return {"webhooks": [await counted(hook) for hook in found], **named(unreadable)}
 
-    @routes.get(
-        "/{webhook_id}", response_model=WebhookAnswer, responses=problem_responses(404, 409)
-    )
+    @routes.get("/{webhook_id}", response_model=WebhookAnswer, responses=problems(404, 409))
     async def show_webhook(webhook_id: UUID) -> JsonObject:
         """Show one webhook."""
         async with time_limit():
             return await counted(await hooks.find(webhook_id))
 
-    @routes.put(
-        "/{webhook_id}", response_model=WebhookChanged, responses=problem_responses(404, 409)
-    )
+    @routes.put("/{webhook_id}", response_model=WebhookChanged, responses=problems(404, 409))
     async def change_webhook(webhook_id: UUID, change: WebhookChange) -> JsonObject:
         """Change where events are sent, which events, or the secret, from now on.
 
@@ -286,7 +270,7 @@ def router(database: Database, store: EventStore) -> Router:
         made = {} if secret is None else {"secret": secret}
         return {**shown(hook, counts), **made}
 
-    @routes.delete("/{webhook_id}", status_code=204, responses=problem_responses(404))
+    @routes.delete("/{webhook_id}", status_code=204, responses=problems(404))
     async def delete_webhook(webhook_id: UUID) -> None:
         """Delete a webhook, and its deliveries."""
         async with time_limit():
@@ -295,7 +279,7 @@ def router(database: Database, store: EventStore) -> Router:
     @routes.get(
         "/{webhook_id}/deliveries",
         response_model=DeliveryPage,
-        responses={200: {"headers": described_headers("Link")}, **problem_responses(404, 409)},
+        responses={200: {"headers": described_headers("Link")}, **problems(404, 409)},
     )
     async def list_deliveries(
         request: Request, webhook_id: UUID, asked: InQuery[DeliveryQuery]
@@ -318,7 +302,7 @@ def router(database: Database, store: EventStore) -> Router:
         "/{webhook_id}/resume",
         status_code=202,
         response_model=Resumed,
-        responses=problem_responses(404, 409),
+        responses=problems(404, 409),
     )
     async def resume_webhook(webhook_id: UUID) -> JsonObject:
         """Try parked deliveries again now, and those that wait after a failure."""
@@ -330,7 +314,7 @@ def router(database: Database, store: EventStore) -> Router:
         "/{webhook_id}/redeliver",
         status_code=202,
         response_model=WebhookAnswer,
-        responses=problem_responses(404, 409),
+        responses=problems(404, 409),
     )
     async def redeliver(webhook_id: UUID, asked: Redelivery) -> JsonObject:
         """Send again: one delivery, or everything that was recorded from a time on."""

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 
 from fastapi import Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.http.answers import json_response
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import InQuery, Router
+from api.model import ApiModel
 from api.queries.dashboard.routes import ByDays, Times, days_of_range, times
 from api.queries.watermark import Covers, DaysOfZone, ReadModels
 from domain.days import monday
@@ -28,17 +29,18 @@ _MOST_WEEKS = 530
 class WeekQuery(ByDays):
     """Which week."""
 
-    week: Day | None = Field(
-        default=None, description="Any day of the week, which begins on Monday; this week."
-    )
+    week: Day | None = None
+    """Any day of the week, which begins on Monday; this week."""
 
 
 class AgentQuery(ByDays):
     """Whose weeks, and which."""
 
     agent: Name
-    first: Day | None = Field(default=None, alias="from", description="12 weeks unless given.")
-    last: Day | None = Field(default=None, alias="to", description="This week unless given.")
+    first: Day | None = Field(default=None, alias="from")
+    """12 weeks unless given."""
+    last: Day | None = Field(default=None, alias="to")
+    """This week unless given."""
 
     def weeks(self, today: date) -> list[date]:
         """Return the weeks' Mondays. Raises Unacceptable."""
@@ -47,10 +49,11 @@ class AgentQuery(ByDays):
         return days_of_range(first, last, _DEFAULT_WEEKS, _MOST_WEEKS, "weeks")
 
 
-class Work(BaseModel, extra="forbid"):
+class Work(ApiModel):
     """What somebody has done in a week."""
 
-    assigned: int = Field(description="Tickets that were assigned to them.")
+    assigned: int
+    """Tickets that were assigned to them."""
     replies: int
     notes: int
     resolved: int
@@ -65,7 +68,7 @@ class WorkAndBacklog(Work):
     backlog: int
 
 
-class WeekAnswer(BaseModel, extra="forbid"):
+class WeekAnswer(ApiModel):
     """A week, from Monday, of all agents by name."""
 
     week: date
@@ -79,7 +82,7 @@ class WeekOfSeries(Work):
     week: date
 
 
-class AgentSeriesAnswer(BaseModel, extra="forbid"):
+class AgentSeriesAnswer(ApiModel):
     """One agent's weeks."""
 
     agent: str

@@ -9,13 +9,14 @@ from datetime import date, datetime, timedelta
 from typing import Annotated, Literal, get_args
 
 from fastapi import Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.http.answers import json_response
 from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import InQuery, Router
+from api.model import ApiModel
 from api.queries.visibility import VisibilityPolicy
 from api.queries.watermark import Covers, DaysOfZone, FreshnessQuery
 from domain import days
@@ -48,33 +49,30 @@ Group = Annotated[
 class ByDays(FreshnessQuery):
     """By whose days. To be extended by what is asked."""
 
-    tz: str | None = Field(
-        default=None,
-        max_length=100,
-        examples=["Asia/Tokyo"],
-        description="Days of this time zone, one of the desk's `other_time_zones`; of its "
-        "`time_zone` unless given. 422 with the zones that are counted if it is none of them.",
-    )
+    tz: str | None = Field(default=None, max_length=100, examples=["Asia/Tokyo"])
+    """Days of this time zone, one of the desk's `other_time_zones`; of its `time_zone` unless
+    given. 422 with the zones that are counted if it is none of them.
+    """
 
 
 class DashboardQuery(ByDays):
     """Which day, and whose."""
 
-    date_: Day | None = Field(
-        default=None, alias="date", description="As it was at the end of this day; or as it is."
-    )
+    date_: Day | None = Field(default=None, alias="date")
+    """As it was at the end of this day; or as it is."""
     group: Group = None
-    days: Annotated[int, Field(ge=1, le=_MOST_DAYS)] | None = Field(
-        default=None, description="Compare the last so many days with as many before: `period`."
-    )
+    days: Annotated[int, Field(ge=1, le=_MOST_DAYS)] | None = None
+    """Compare the last so many days with as many before: `period`."""
 
 
 class SeriesQuery(ByDays):
     """What to show over which days."""
 
     metric: SeriesMetric
-    first: Day | None = Field(default=None, alias="from", description="30 days unless given.")
-    last: Day | None = Field(default=None, alias="to", description="Today unless given.")
+    first: Day | None = Field(default=None, alias="from")
+    """30 days unless given."""
+    last: Day | None = Field(default=None, alias="to")
+    """Today unless given."""
     group: Group = None
 
     def days(self, today: date) -> list[date]:
@@ -97,19 +95,19 @@ def days_of_range(
     return [first + one * n for n in range((last - first) // one + 1)]
 
 
-class Times(BaseModel, extra="forbid"):
+class Times(ApiModel):
     """How long something took, from a ticket's opening; null where there was nothing."""
 
     count: int
     mean_seconds: float | None
-    p50_seconds: float | None = Field(
-        description="Not below the exact one, and at most 19 % above it if that is a second or "
-        "more; of a single time exact."
-    )
+    p50_seconds: float | None
+    """Not below the exact one, and at most 19 % above it if that is a second or more; of a single
+    time exact.
+    """
     p90_seconds: float | None
 
 
-class Happened(BaseModel, extra="forbid"):
+class Happened(ApiModel):
     """How often things happened, and how long they took."""
 
     created: int
@@ -123,7 +121,7 @@ class Happened(BaseModel, extra="forbid"):
     resolution: Times
 
 
-class Backlog(BaseModel, extra="forbid"):
+class Backlog(ApiModel):
     """Tickets that are not solved, in all and by name; "" is those without one."""
 
     total: int
@@ -131,11 +129,12 @@ class Backlog(BaseModel, extra="forbid"):
     group: dict[str, int]
     assignee: dict[str, int]
     sla: dict[str, int]
-    opened_on: dict[str, int] = Field(description="By day.")
+    opened_on: dict[str, int]
+    """By day."""
     age: dict[str, int]
 
 
-class Ratings(BaseModel, extra="forbid"):
+class Ratings(ApiModel):
     """What requesters thought; `scores`: how many gave each."""
 
     count: int
@@ -143,31 +142,37 @@ class Ratings(BaseModel, extra="forbid"):
     scores: dict[str, int]
 
 
-class Period(BaseModel, extra="forbid"):
+class Period(ApiModel):
     """What happened in the last days, from `from` on, and in as many days before."""
 
     first: date = Field(alias="from")
-    covers: Covers = Field(description="The last days.")
+    covers: Covers
+    """The last days."""
     happened: Happened
     before: Happened
-    backlog_before: int = Field(description="How many were not solved when it began.")
+    backlog_before: int
+    """How many were not solved when it began."""
 
 
-class DashboardAnswer(BaseModel, extra="forbid"):
+class DashboardAnswer(ApiModel):
     """The desk at the end of a day, or now."""
 
     date: date
-    covers: Covers = Field(description="The day. All else but `on_date` is up to its end, or now.")
-    group: str | None = Field(description="Null: all groups.")
-    tickets: dict[str, int] = Field(description="How many are in which status.")
+    covers: Covers
+    """The day. All else but `on_date` is up to its end, or now."""
+    group: str | None
+    """Null: all groups."""
+    tickets: dict[str, int]
+    """How many are in which status."""
     backlog: Backlog
     ratings: Ratings
     on_date: Happened
     until_date: Happened
-    period: Period | None = Field(description="Null unless `days` were asked for.")
+    period: Period | None
+    """Null unless `days` were asked for."""
 
 
-class DayOfSeries(BaseModel, extra="forbid"):
+class DayOfSeries(ApiModel):
     """A day's number, numbers by label, or times. A day on which the clock is changed is shorter or
     longer than others; one that the zone has skipped has no length.
     """
@@ -178,7 +183,7 @@ class DayOfSeries(BaseModel, extra="forbid"):
     value: int | Times | dict[str, int]
 
 
-class SeriesAnswer(BaseModel, extra="forbid"):
+class SeriesAnswer(ApiModel):
     """One metric over days."""
 
     metric: SeriesMetric

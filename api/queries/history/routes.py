@@ -21,8 +21,9 @@ from api.http.answers import (
     next_link,
 )
 from api.http.caller import CurrentPrincipal
-from api.http.problems import problem_responses
+from api.http.problems import problems
 from api.http.routing import InQuery, Router
+from api.model import ApiModel
 from api.queries.history import past
 from api.queries.history.past import Changes
 from api.queries.representations import UNREADABLE, TicketDetail, Tickets, present_event
@@ -39,17 +40,15 @@ from projections.views import tickets
 PAGE_BYTES = 2**20
 
 
-class PastQuery(BaseModel, extra="forbid"):
+class PastQuery(ApiModel):
     """As of when."""
 
-    as_of: Moment | None = Field(
-        default=None, description="As it was at this time: `2026-03-01T12:00:00Z`."
-    )
-    by: By = Field(
-        default="occurred",
-        description="With `as_of`: what had happened by then, or what had been recorded, that is, "
-        "was known, by then.",
-    )
+    as_of: Moment | None = None
+    """As it was at this time: `2026-03-01T12:00:00Z`."""
+    by: By = "occurred"
+    """With `as_of`: what had happened by then, or what had been recorded, that is, was known, by
+    then.
+    """
 
     def is_later(self, event: Mapping[str, object]) -> bool:
         """Return whether a stored event is later than that, by what the event says of itself."""
@@ -60,56 +59,54 @@ class PastQuery(BaseModel, extra="forbid"):
 class TicketQuery(PastQuery):
     """Which state of a ticket."""
 
-    version: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
-        default=None, description="As it was after so many events."
-    )
+    version: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    """As it was after so many events."""
 
 
 class TimelineQuery(PastQuery):
     """Which part of a timeline."""
 
-    after: Annotated[
-        int, Field(ge=0, lt=2**31, description="Only events with a higher version.")
-    ] = 0
+    after: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Only events with a higher version."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 200
 
 
-class DiffQuery(BaseModel, extra="forbid"):
+class DiffQuery(ApiModel):
     """Which two versions."""
 
-    from_: Annotated[
-        int, Field(alias="from", ge=0, lt=2**31, description="0: before it was opened.")
-    ] = 0
-    to: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
-        default=None, description="As it is, unless given."
-    )
+    from_: Annotated[int, Field(alias="from", ge=0, lt=2**31)] = 0
+    """0: before it was opened."""
+    to: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    """As it is, unless given."""
 
 
-class EventActor(BaseModel, extra="forbid"):
+class EventActor(ApiModel):
     """Who did it."""
 
     id: str
     role: Role
 
 
-class EventCommand(BaseModel, extra="forbid"):
+class EventCommand(ApiModel):
     """The command an event came of: its idempotency key, or the id it was given."""
 
     id: str
-    fingerprint: str = Field(description="Tells the command's content from another's.")
+    fingerprint: str
+    """Tells the command's content from another's."""
 
 
-class SealedPart(BaseModel, extra="forbid"):
+class SealedPart(ApiModel):
     """Something personal, as it is stored."""
 
-    path: str = Field(description="Where in the event: a JSON Pointer.")
-    person: UUID = Field(description="Whose it is.")
-    text: str = Field(
-        description="Encrypted under that person's key; see docs/explanation/personal-data.md."
-    )
+    path: str
+    """Where in the event: a JSON Pointer."""
+    person: UUID
+    """Whose it is."""
+    text: str
+    """Encrypted under that person's key; see docs/explanation/personal-data.md."""
 
 
-class FieldChange(BaseModel, extra="forbid"):
+class FieldChange(ApiModel):
     """A field of the ticket, before and after; null where the ticket was not there yet."""
 
     field: str = Field(json_schema_extra={"enum": list(past.FIELDS)})
@@ -117,36 +114,36 @@ class FieldChange(BaseModel, extra="forbid"):
     after: object
 
 
-class TimelineEvent(BaseModel, extra="forbid"):
+class TimelineEvent(ApiModel):
     """An event as it is stored, and what it changed."""
 
     id: UUID
     version: int
     type: str
-    schema_: int = Field(alias="schema", description="The number of the shape of `data`.")
+    schema_: int = Field(alias="schema")
+    """The number of the shape of `data`."""
     data: dict[str, object]
-    occurred_at: datetime = Field(description="When it happened.")
-    recorded_at: datetime = Field(description="When the log accepted it.")
+    occurred_at: datetime
+    """When it happened."""
+    recorded_at: datetime
+    """When the log accepted it."""
     actor: EventActor
-    command: EventCommand | None = Field(description="Null for requesters.")
+    command: EventCommand | None
+    """Null for requesters."""
     correlation_id: str | None
     causation_id: str | None
-    previous: str | None = Field(
-        description="The hash of the event before, in hexadecimal. Null for requesters."
-    )
-    hash: str | None = Field(
-        description="In hexadecimal, over the event as it is stored. Null for requesters."
-    )
-    sealed: list[SealedPart] | None = Field(
-        description="What of it is stored sealed, with null in its place. Null for requesters."
-    )
-    hidden: list[str] | None = Field(
-        description="Where (JSON Pointers) `[redacted]` stands for what is stored and not sealed, "
-        "so that the hash cannot be computed from here. Null for requesters."
-    )
-    changes: list[FieldChange] | None = Field(
-        description="What it changed; null from the first event on that cannot be read."
-    )
+    previous: str | None
+    """The hash of the event before, in hexadecimal. Null for requesters."""
+    hash: str | None
+    """In hexadecimal, over the event as it is stored. Null for requesters."""
+    sealed: list[SealedPart] | None
+    """What of it is stored sealed, with null in its place. Null for requesters."""
+    hidden: list[str] | None
+    """Where (JSON Pointers) `[redacted]` stands for what is stored and not sealed, so that the hash
+    cannot be computed from here. Null for requesters.
+    """
+    changes: list[FieldChange] | None
+    """What it changed; null from the first event on that cannot be read."""
 
 
 class DamagedEvent(BaseModel, extra="allow"):
@@ -156,21 +153,21 @@ class DamagedEvent(BaseModel, extra="allow"):
     changes: list[FieldChange] | None
 
 
-class Timeline(BaseModel, extra="forbid"):
+class Timeline(ApiModel):
     """A ticket's events, or some of them, in order."""
 
     ticket_id: UUID
-    chain: Literal["whole", "broken"] = Field(
-        description="`whole` if every event shown is what was once written behind its predecessor."
-    )
+    chain: Literal["whole", "broken"]
+    """`whole` if every event shown is what was once written behind its predecessor."""
     events: list[TimelineEvent | DamagedEvent]
 
 
-class Diff(BaseModel, extra="forbid", populate_by_name=True):
+class Diff(ApiModel, populate_by_name=True):
     """What differs between two versions of a ticket."""
 
     ticket_id: UUID
-    from_: int = Field(alias="from", description="0: before it was opened.")
+    from_: int = Field(alias="from")
+    """0: before it was opened."""
     to: int
     changes: list[FieldChange]
 
@@ -199,7 +196,7 @@ def router(
         responses={
             200: {"headers": described_headers(ETag="The version shown, in quotes.")},
             **NOT_MODIFIED,
-            **problem_responses(404),
+            **problems(404),
         },
     )
     async def show_ticket(
@@ -249,7 +246,7 @@ def router(
             200: {
                 "headers": described_headers(Link="`rel=next`: what comes next, if there is more.")
             },
-            **problem_responses(404),
+            **problems(404),
         },
     )
     async def show_timeline(
@@ -300,11 +297,7 @@ def router(
         headers = next_link(request, after=shown[-1]["version"] if more else None)
         return json_response(timeline, headers)
 
-    @routes.get(
-        "/tickets/{ticket_id}/diff",
-        response_model=Diff,
-        responses=problem_responses(404),
-    )
+    @routes.get("/tickets/{ticket_id}/diff", response_model=Diff, responses=problems(404))
     async def show_diff(
         ticket_id: UUID, who: CurrentPrincipal, asked: InQuery[DiffQuery]
     ) -> JsonObject:

@@ -98,14 +98,8 @@ def query(asked: Filter, sort: str, along: str | None = None) -> Query:
         sort = "-opened_at"
     by = sort.removeprefix("-")
     bounds = [term for term in plain if isinstance(term, Between) and term.field == by]
-    narrow = next(
-        (
-            term
-            for term in plain
-            if isinstance(term, Is) and term.field == narrowest and len(term.values) == 1
-        ),
-        None,
-    )
+    single = (each for each in plain if isinstance(each, Is) and len(each.values) == 1)
+    narrow = next((each for each in single if each.field == narrowest), None)
     return Query(
         collection=tickets.COLLECTION,
         by=by,

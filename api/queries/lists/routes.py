@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple, TypeVar
 
 import orjson
 from fastapi import Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.cursors import Cursors
 from api.http.answers import NOT_MODIFIED, IfNoneMatch, as_json, if_changed, next_link
@@ -19,6 +19,7 @@ from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import view_responses
 from api.http.routing import InQuery, Router
+from api.model import ApiModel
 from api.queries.lists.listing import MOST_COUNTED, Place, Sort, begin, count, page, parts, place_of
 from api.queries.lists.search import COMPLETIONS, QUERY_CHARACTERS, search, span
 from api.queries.representations import TicketSummary
@@ -59,68 +60,56 @@ class ListQuery(FreshnessQuery):
     q: str | None = Field(
         default=None,
         max_length=QUERY_CHARACTERS,
-        description="A search: `status:open priority>=high assignee:none printer jam`. Words are "
-        "looked for in number, subject, body, replies, resolutions, names of files, and notes for "
-        "those who may read them, in any script, whatever case and accents; `print*` finds what "
-        "begins so; "
-        "`-` before a term excludes; text with spaces is put in double quotes. Keys: `status`, "
-        "`priority` (also with `>` `>=` `<` `<=`), `group`, `assignee`, `requester` (`none` for "
-        "nobody), `number`, `tag`, `field.<key>` (a day also compared), `is:solved`, "
-        "`is:unsolved`, `is:breached`, `is:spam`, `has:note`, `opened`, `updated`, `resolved` "
-        "(a day of the desk's `time_zone` or a time, also compared), `due<`. "
-        "What is no term, such as a pasted subject line or address, is looked for as the words in "
-        "it.",
         examples=["status:open priority>=high printer"],
         json_schema_extra={"x-completions": COMPLETIONS},
     )
+    """A search: `status:open priority>=high assignee:none printer jam`. Words are looked for in
+    number, subject, body, replies, resolutions, names of files, and notes for those who may read
+    them, in any script, whatever case and accents; `print*` finds what begins so; `-` before a term
+    excludes; text with spaces is put in double quotes. Keys: `status`, `priority` (also with `>`
+    `>=` `<` `<=`), `group`, `assignee`, `requester` (`none` for nobody), `number`, `tag`,
+    `field.<key>` (a day also compared), `is:solved`, `is:unsolved`, `is:breached`, `is:spam`,
+    `has:note`, `opened`, `updated`, `resolved` (a day of the desk's `time_zone` or a time, also
+    compared), `due<`. What is no term, such as a pasted subject line or address, is looked for as
+    the words in it.
+    """
     number: TicketNumber | None = None
-    status: Annotated[Several[Status], Field(description="Any of these.")]
-    solved: bool | None = Field(
-        default=None, description="Resolved and closed tickets, or all others."
-    )
-    priority: Annotated[Several[Priority], Field(description="Any of these.")]
+    status: Several[Status]
+    """Any of these."""
+    solved: bool | None = None
+    """Resolved and closed tickets, or all others."""
+    priority: Several[Priority]
+    """Any of these."""
     group: NameOrNone | None = None
     assignee: NameOrNone | None = None
     requester: Name | None = None
-    tag: Annotated[Several[Tag], Field(description="All of these.")]
-    field: Annotated[
-        Several[FieldText], Field(description="`<key>:<value>` of custom fields; all of these.")
-    ]
-    opened_from: TimeText | None = Field(
-        default=None,
-        description="A day of the desk's `time_zone`, or a time with its own; likewise the others.",
-    )
+    tag: Several[Tag]
+    """All of these."""
+    field: Several[FieldText]
+    """`<key>:<value>` of custom fields; all of these."""
+    opened_from: TimeText | None = None
+    """A day of the desk's `time_zone`, or a time with its own; likewise the others."""
     opened_before: TimeText | None = None
     updated_from: TimeText | None = None
     updated_before: TimeText | None = None
     resolved_from: TimeText | None = None
     resolved_before: TimeText | None = None
-    breached: bool | None = Field(
-        default=None, description="Tickets of which a promise was missed, or all others."
-    )
-    spam: bool | None = Field(
-        default=None,
-        description="Only tickets that were closed as spam, or all others, as is the default.",
-    )
-    due_before: TimeText | None = Field(
-        default=None, description="Tickets of which a promise runs out before that."
-    )
-    view: ViewName | None = Field(
-        default=None, description="A saved view, whose filter must hold too."
-    )
-    sort: Sort = Field(
-        default="-opened_at",
-        description="`-` for the latest, or the most urgent, first. By `resolved_at`, only those "
-        "that are resolved. By `due_at`, only those of which a promise is running, by when the "
-        "next one runs out or ran out; not for requesters. By `priority`, of each the last opened "
-        "first.",
-    )
+    breached: bool | None = None
+    """Tickets of which a promise was missed, or all others."""
+    spam: bool | None = None
+    """Only tickets that were closed as spam, or all others, as is the default."""
+    due_before: TimeText | None = None
+    """Tickets of which a promise runs out before that."""
+    view: ViewName | None = None
+    """A saved view, whose filter must hold too."""
+    sort: Sort = "-opened_at"
+    """`-` for the latest, or the most urgent, first. By `resolved_at`, only those that are
+    resolved. By `due_at`, only those of which a promise is running, by when the next one runs out
+    or ran out; not for requesters. By `priority`, of each the last opened first.
+    """
     limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: str | None = Field(
-        default=None,
-        max_length=2_000,
-        description="The `next` of the page before, with the same parameters.",
-    )
+    cursor: str | None = Field(default=None, max_length=2_000)
+    """The `next` of the page before, with the same parameters."""
     count: bool = Field(
         default=False, description=f"Count what matches, up to {MOST_COUNTED}, as `total`."
     )
@@ -166,19 +155,20 @@ class ListQuery(FreshnessQuery):
         return hashlib.sha256(orjson.dumps(own, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
-class TicketPage(BaseModel, extra="forbid"):
+class TicketPage(ApiModel):
     """A page of a list."""
 
     tickets: list[TicketSummary]
-    next: str | None = Field(description="The cursor of the next page; null on the last.")
+    next: str | None
+    """The cursor of the next page; null on the last."""
     total: int | None = Field(
         description="How many match, if that was asked for; null where there are more than "
         f"{MOST_COUNTED}: a saved view knows."
     )
-    time_zone: str | None = Field(
-        description="By whose days the list is cut, which is the desk's `time_zone` as it is now; "
-        "null where nothing like a day was asked for."
-    )
+    time_zone: str | None
+    """By whose days the list is cut, which is the desk's `time_zone` as it is now; null where
+    nothing like a day was asked for.
+    """
 
 
 class _Page(NamedTuple):

@@ -10,11 +10,12 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 from uuid import UUID
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
+from api.model import DESCRIBED
 from domain.calendars import Calendar, Why, stretches
 from domain.calendars import from_ms as time_of
 from domain.sla import SlaClock, SlaTarget
@@ -30,62 +31,47 @@ State = Literal["counting", "paused", "kept", "missed", "idle"]
 class Interval:
     """Time of a ticket in which the same was so."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = DESCRIBED
     start: datetime
     end: datetime
-    why: Annotated[
-        Why | Literal["paused"],
-        Field(
-            description="`open`: it counts. `closed`, `holiday`: not by the calendar. `paused`: "
-            "the clock stood, by the ticket's status."
-        ),
-    ]
+    why: Why | Literal["paused"]
+    """`open`: it counts. `closed`, `holiday`: not by the calendar. `paused`: the clock stood, by
+    the ticket's status.
+    """
     counted_ms: int
     counts_for: tuple[SlaTarget, ...]
     status: Status
-    reason: Annotated[str | None, Field(description="Why the ticket waited.")]
-    calendar: Annotated[
-        str | None, Field(description="`name@version`, as in `calendars`; null: none.")
-    ]
-    utc_offset_minutes: Annotated[int | None, Field(description="Of the calendar's zone.")]
-    clock_change_minutes: Annotated[
-        int | None,
-        Field(description="By how much its clock was set forward at `start`, or back."),
-    ]
+    reason: str | None
+    """Why the ticket waited."""
+    calendar: str | None
+    """`name@version`, as in `calendars`; null: none."""
+    utc_offset_minutes: int | None
+    """Of the calendar's zone."""
+    clock_change_minutes: int | None
+    """By how much its clock was set forward at `start`, or back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
     """How a promise stands."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = DESCRIBED
     target: SlaTarget
-    state: Annotated[
-        State,
-        Field(
-            description="`idle`: no message waits for the next response. `missed` may still go on."
-        ),
-    ]
+    state: State
+    """`idle`: no message waits for the next response. `missed` may still go on."""
     promised_ms: int
-    used_ms: Annotated[int, Field(description="What has been counted for it since `since`.")]
-    left_ms: Annotated[
-        int, Field(description="What was promised less what is used; below zero if missed.")
-    ]
-    omitted_ms: Annotated[
-        int, Field(description="What of `used_ms` is in no interval that is shown.")
-    ]
-    since: Annotated[datetime | None, Field(description="The opening, or the message that waits.")]
-    due_at: Annotated[
-        datetime | None,
-        Field(description="As on the ticket: null while the clock stands."),
-    ]
-    merged_from: Annotated[
-        UUID | None,
-        Field(
-            description="The merged ticket whose promise this is: it was due earlier than the own "
-            "one."
-        ),
-    ]
+    used_ms: int
+    """What has been counted for it since `since`."""
+    left_ms: int
+    """What was promised less what is used; below zero if missed."""
+    omitted_ms: int
+    """What of `used_ms` is in no interval that is shown."""
+    since: datetime | None
+    """The opening, or the message that waits."""
+    due_at: datetime | None
+    """As on the ticket: null while the clock stands."""
+    merged_from: UUID | None
+    """The merged ticket whose promise this is: it was due earlier than the own one."""
 
 
 class _Standing(NamedTuple):

@@ -5,11 +5,12 @@ from contextlib import aclosing
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.http.caller import CurrentPrincipal
-from api.http.problems import problem_responses
+from api.http.problems import problems
 from api.http.routing import Router
+from api.model import ApiModel
 from api.queries.promises.derivation import MOST_INTERVALS, Derivation, Interval, Promise
 from api.queries.visibility import VisibilityPolicy
 from domain.calendars import Calendar
@@ -22,16 +23,15 @@ from projections.views import tickets
 from projections.views.tickets import TicketRead
 
 
-class SlaAnswer(BaseModel, extra="forbid"):
+class SlaAnswer(ApiModel):
     """What was promised for a ticket, and how what is left comes about."""
 
     ticket_id: UUID
     version: int
     now: datetime
     promises: list[Promise]
-    calendars: dict[str, Calendar] = Field(
-        description="By `name@version`; the version is the desk's that made the calendar so."
-    )
+    calendars: dict[str, Calendar]
+    """By `name@version`; the version is the desk's that made the calendar so."""
     intervals: list[Interval] = Field(description=f"The newest {MOST_INTERVALS}, in order.")
 
 
@@ -39,9 +39,7 @@ def router(store: EventStore, policy: VisibilityPolicy, now: Callable[[], dateti
     """Make the route over one log. `now`: the clock that promises are shown by."""
     routes = Router("queries")
 
-    @routes.get(
-        "/tickets/{ticket_id}/sla", response_model=SlaAnswer, responses=problem_responses(404)
-    )
+    @routes.get("/tickets/{ticket_id}/sla", response_model=SlaAnswer, responses=problems(404))
     async def show_promises(ticket_id: UUID, who: CurrentPrincipal) -> JsonObject:
         """Show what was promised for a ticket, and every interval of its time: whether it counts
         and for which promise, by which version of which calendar, and if not, why. For each promise

@@ -5,13 +5,14 @@ from functools import partial
 from http import HTTPStatus
 
 from fastapi import Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.http.answers import described_headers, json_response
 from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
-from api.http.problems import VIEW_RESPONSES, problem_responses
+from api.http.problems import VIEW_RESPONSES, problems
 from api.http.routing import InQuery, Router
+from api.model import ApiModel
 from api.queries.visibility import Visibility, VisibilityPolicy
 from api.queries.watermark import FreshnessQuery, ReadModels
 from domain.values import JsonObject
@@ -22,25 +23,22 @@ from projections.projector.checkpoints import Checkpoints
 from projections.views.saved_views import SavedView, SavedViews, TicketFilter, ViewName
 
 
-class SavedViewAnswer(BaseModel, extra="forbid"):
+class SavedViewAnswer(ApiModel):
     """A named filter, and how many tickets match it."""
 
     name: ViewName
     filter: TicketFilter
     saved_at: datetime
-    count: int | None = Field(
-        description="Null while it is counted for the first time, and for agents of groups."
-    )
+    count: int | None
+    """Null while it is counted for the first time, and for agents of groups."""
 
 
-class SavedViewsAnswer(BaseModel, extra="forbid"):
+class SavedViewsAnswer(ApiModel):
     """All of them by name."""
 
     views: list[SavedViewAnswer]
-    unreadable: list[str] = Field(
-        default=[],
-        description="Names of views that another version has saved, and this one cannot read.",
-    )
+    unreadable: list[str] = Field(default=[])
+    """Names of views that another version has saved, and this one cannot read."""
 
 
 def router(database: Database, views: ReadModels, policy: VisibilityPolicy) -> Router:
@@ -104,7 +102,7 @@ def router(database: Database, views: ReadModels, policy: VisibilityPolicy) -> R
                 "description": "Nothing had the name",
                 "headers": described_headers("Location"),
             },
-            **problem_responses(409),
+            **problems(409),
         },
     )
     async def save_view(name: ViewName, who: CurrentPrincipal, asked: TicketFilter) -> Response:
@@ -117,7 +115,7 @@ def router(database: Database, views: ReadModels, policy: VisibilityPolicy) -> R
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
         return json_response(content, {"Location": f"/views/{name}"}, status)
 
-    @routes.delete("/{name}", status_code=204, responses=problem_responses(404))
+    @routes.delete("/{name}", status_code=204, responses=problems(404))
     async def delete_view(name: ViewName) -> None:
         """Delete a saved view, and none of its tickets."""
         async with time_limit():
