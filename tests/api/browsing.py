@@ -61,6 +61,7 @@ async def new_page(browser, port, **options):
     try:
         yield page
     finally:
+        await page.unroute_all(behavior="ignoreErrors")  # or one that is held would be waited for
         await context.close()
     assert wrong == []
 

@@ -481,7 +481,7 @@ async def test_a_list_that_comes_late_is_not_shown_for_another(served, page_of):
               const { json } = Response.prototype;
               Response.prototype.json = async function () {
                 const content = await json.call(this);
-                if (this.url.includes("/tickets?")) {
+                if (this.url.includes("sort=opened_at")) {
                   Response.prototype.json = json;
                   location.hash = "#/tickets?q=nothing";
                 }

@@ -125,8 +125,8 @@ class Session {
     if (isStale)
       note.textContent =
         age === null
-          ? "How old these views are is not known."
-          : `These views are ${Math.round(age)} s behind the log. Single tickets are not.`;
+          ? "How old views are is not known"
+          : `Views are ${Math.round(age)} s behind the log`;
   }
 }
 
