@@ -126,6 +126,7 @@ async def _take(browser: Browser, port: int, look: str, keys: Mapping[str, str])
 
 async def _keep(page: Page, path: Path) -> None:
     await expect(page.get_by_text("Loading")).to_have_count(0)
+    await expect(page.locator(".views .n", has_text="…")).to_have_count(0)  # views are counted
     await asyncio.sleep(3 if path.name.startswith("system") else 0.3)  # plots come by themselves
     await page.screenshot(path=path)
     if path.name in _SHOWN:
