@@ -1,10 +1,12 @@
 // The public API, asked with the key that the user has entered.
 
 export class Problem extends Error {
-  constructor(document, status) {
+  // `isOnce`: what was sent is done once, however often it is sent.
+  constructor(document, status, isOnce = true) {
     super(document.detail ?? document.title ?? `answer ${status}`);
     Object.assign(this, {
       status,
+      isOnce,
       title: document.title,
       detail: document.detail,
       code: document.code,
@@ -33,6 +35,7 @@ export class Api {
       }
     }
     const asked = parameters.size ? `${path}?${parameters}` : path;
+    const isOnce = method !== "POST" || "Idempotency-Key" in headers;
     let answer;
     try {
       answer = await fetch(asked, {
@@ -48,7 +51,7 @@ export class Api {
     } catch (error) {
       if (error.name === "AbortError") throw error;
       this.onSilence?.();
-      throw new Problem({ title: "No answer", detail: "the server cannot be reached; is it running?" }, 0);
+      throw new Problem({ title: "No answer", detail: "the server cannot be reached; is it running?" }, 0, isOnce);
     }
     const age = answer.headers.get("Casebook-Views-Age");
     if (age !== null) this.onAge(age === "unknown" ? null : Number(age));
@@ -58,7 +61,7 @@ export class Api {
       return {};
     });
     if (answer.status === 401) this.onRefused?.(new Problem(content, 401));
-    if (!answer.ok) throw new Problem(content, answer.status);
+    if (!answer.ok) throw new Problem(content, answer.status, isOnce);
     this.onAnswer?.();
     if (answer.headers.has("Link")) content.more = true; // there is a next page
     return content;

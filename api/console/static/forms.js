@@ -4,11 +4,9 @@
 import { button, h, mayFocus, put, shown } from "./dom.js";
 import { field, kindOf, resolved } from "./fields.js";
 
-const UNKNOWN = "It is not known whether this was done; send it again, and it is done once";
+const UNKNOWN = "It is not known whether this was done";
 const TITLES = {
-  0: UNKNOWN,
   412: "It was changed meanwhile",
-  503: UNKNOWN,
   idempotency_key_reused: "What this form was sent with before has been done",
 };
 let kept = null;
@@ -61,6 +59,12 @@ export function newKey() {
 // Whether nobody knows if it was done; else it was not, and what is sent next is another.
 export const isUnknown = (error) => [undefined, 0, 500, 503].includes(error.status);
 
+function titleOf(error) {
+  const next = error.isOnce ? "send it again, and it is done once" : "look before you send it again";
+  if ([0, 503].includes(error.status)) return `${UNKNOWN}; ${next}`;
+  return TITLES[error.status] ?? TITLES[error.code] ?? "Refused";
+}
+
 // Puts what was refused where it belongs: `fields` by name, the rest into `general`; an error's
 // `meanwhile` are lines that say what has changed.
 export function refused(error, fields, general) {
@@ -82,7 +86,7 @@ export function refused(error, fields, general) {
     h(
       "div",
       { class: "trouble" },
-      h("strong", {}, TITLES[error.status] ?? TITLES[error.code] ?? "Refused"),
+      h("strong", {}, titleOf(error)),
       h("p", {}, error.detail ?? error.message),
       error.meanwhile?.length
         ? h(
