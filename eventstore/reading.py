@@ -35,12 +35,20 @@ async def read_events(
     after: int = 0,
     upto: int | None = None,
     longest_seconds: float = LONGEST_SECONDS,
+    command: bool = True,
 ) -> AsyncGenerator[Read, None]:
     """Return a ticket's events in order: those behind version `after`, up to `upto` if given.
 
-    Raises what `read_slices` raises.
+    `command`: as `EventStore.open` has it. Raises what `read_slices` raises.
     """
-    slices = read_slices(store, ticket_id, after=after, upto=upto, longest_seconds=longest_seconds)
+    slices = read_slices(
+        store,
+        ticket_id,
+        after=after,
+        upto=upto,
+        longest_seconds=longest_seconds,
+        command=command,
+    )
     async with aclosing(slices):
         async for some in slices:
             for each in some:
@@ -54,6 +62,7 @@ async def read_slices(
     after: int = 0,
     upto: int | None = None,
     longest_seconds: float = LONGEST_SECONDS,
+    command: bool = True,
 ) -> AsyncGenerator[list[Read], None]:
     """Yield a ticket's events as `read_events` does, some at a time: a fold costs less so.
 
@@ -71,7 +80,7 @@ async def read_slices(
             for start in range(0, len(part), _SLICE_EVENTS):
                 some = part[start : start + _SLICE_EVENTS]
                 async with time_limit():
-                    opened = await store.open(some)
+                    opened = await store.open(some, command=command)
                 yield list(map(Read, some, opened))
                 if clock() > until:
                     raise OutOfTime

@@ -238,7 +238,9 @@ def _check_replay(parser: Parser, options: argparse.Namespace) -> None:
 
 def _restore(parser: Parser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("path", type=Path, nargs="?", help="a backup's folder, or a log's file")
+    what.add_argument(
+        "path", type=Path, nargs="?", metavar="PATH", help="a backup's folder, or a log's file"
+    )
     what.add_argument("--by-database-tools", action="store_true", help="it is done already")
     parser.add_argument(
         "--erasures",

@@ -236,7 +236,8 @@ async def restore(
 ) -> int:
     """Restore, or finish restoring; return 0, or 1 if something does not read, or is not signed.
 
-    `settings`: where the signing key is, or belongs. Raises RestoreRefused, NoMasterKey.
+    `settings`: where the signing key is, or belongs. Raises RestoreRefused, NoMasterKey; UsageError
+    if that key cannot be written.
     """
     if source.key is not None and db.masters is None:
         raise NoMasterKey

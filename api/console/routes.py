@@ -6,6 +6,7 @@ user enters. Anybody may have the files; they hold nothing. Nothing is loaded fr
 and nothing that is in a ticket can become part of a page: see the content security policy.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -75,6 +76,7 @@ def router(openapi: Callable[[], Mapping[str, object]]) -> Router:
         if path.suffix in _MEDIA_TYPES
     }
     routes = Router()
+    making = asyncio.Lock()
 
     @cache
     def document() -> _File:
@@ -98,6 +100,8 @@ def router(openapi: Callable[[], Mapping[str, object]]) -> Router:
 
     @routes.get(_DOCUMENT, include_in_schema=False)
     async def show_document(request: Request) -> Response:
+        async with making:
+            await asyncio.to_thread(document)  # which takes long the first time: others go on
         return sent(_DOCUMENT, request)
 
     @routes.get(f"{CONSOLE}{{name:path}}", include_in_schema=False)

@@ -6,8 +6,8 @@ FastAPI makes the API's document of that, if that is asked for, and solves nothi
 `Route` makes one model of all that an endpoint takes, and validates it at once. What does not fit
 is raised as FastAPI raises it.
 
-`get_route_handler` is the method that FastAPI documents for this; `tests/api/test_routing.py` fails
-if an upgrade calls another.
+FastAPI's own constructor runs in `declare` alone. Until then a route has what Starlette needs to
+find it: the tests of wrong methods fail if an upgrade needs more.
 """
 
 from collections import defaultdict

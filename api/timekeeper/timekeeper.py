@@ -12,7 +12,8 @@ number of timekeepers may run, be killed and start again: what one has done, ano
 
 An act happens at the time it was due, or at the ticket's last event if that was later; the log also
 says when it was recorded. After a downtime all that has become due is done, what has waited longest
-first. A ticket that nothing can be done about is set aside for a while, and keeps nobody waiting.
+first. A ticket that nothing can be done about is set aside for a while, and keeps nobody waiting
+(up to 100,000 of them).
 
 Whether it is time is asked of the database's clock, which all processes share. A process whose own
 clock is far from it does nothing: one of the two is wrong, and what is written is there for good.

@@ -309,9 +309,9 @@ class BatchWriter:
             if stored is None:
                 return True
             sealed = await self._read_log(ticket_id, upto=stored.version, sealed=True)
-            events = await self._store.open(sealed)
+            events = await self._store.open(sealed, command=False)
             if any("sealed" in event for event in events):
-                events = await self._store.open(sealed, missing=MissingKey())
+                events = await self._store.open(sealed, missing=MissingKey(), command=False)
                 # Behind what it shows: that is counted as folded, and would be as waiting too.
                 await self._parked.park(ticket_id, stored.version + 1, _KEY_MISSING, session)
             stored = await self._undamaged(views, ticket_id, stored, events)
@@ -424,7 +424,9 @@ class BatchWriter:
     ) -> list[EventDocument]:
         """Read a ticket's events, opened unless they are to stay sealed."""
         # Nobody waits for an answer, and a ticket that takes long now takes as long the next time.
-        read = read_events(self._store, ticket_id, after=after, upto=upto, longest_seconds=inf)
+        read = read_events(
+            self._store, ticket_id, after=after, upto=upto, longest_seconds=inf, command=False
+        )
         async with aclosing(read) as events:
             return [stored if sealed else event async for stored, event in events]
 

@@ -217,7 +217,7 @@ class Auditor:
                 tell(difference)
 
     async def _streams(self, ids: Sequence[UUID]) -> dict[UUID, list[EventDocument]]:
-        return contiguous(await self._store.open(await self._store.of_tickets(ids)))
+        return contiguous(await self._store.open(await self._store.of_tickets(ids), command=False))
 
     async def _wait_for(self, behind: Mapping[UUID, int], tell: Tell) -> None:
         """Return those that did not show what the log had some time; tell which still do not."""

@@ -120,7 +120,10 @@ async def check(views: Database, store: EventStore, asked: Asked, streams: Strea
     # What was written between the two reads is in the document and not in the stream.
     ahead = [t for t, document in stored.items() if _version(document) > len(streams[t])]
     if ahead:
-        streams = {**streams, **contiguous(await store.open(await store.of_tickets(ahead)))}
+        streams = {
+            **streams,
+            **contiguous(await store.open(await store.of_tickets(ahead), command=False)),
+        }
     for ticket_id in others:
         document, stream = stored.get(ticket_id), streams[ticket_id]
         if _version(document) < len(stream) and ticket_id not in asked.waiting:

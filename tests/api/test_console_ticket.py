@@ -209,6 +209,60 @@ async def test_the_focus_stays_where_one_types_when_an_answer_comes(served, page
         await expect(message).to_have_value("Please try a reset")
 
 
+async def test_what_is_possible_is_asked_for_again_if_there_was_no_answer(served, page_of):
+    ticket = await opened(served)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await page.route("**/commands", lambda route: route.abort(), times=1)
+        await page.goto(f"/#/tickets/{ticket}")
+        await expect(page.get_by_role("form", name="Write")).to_be_visible()
+
+
+async def test_what_was_taken_meanwhile_is_not_taken_away(served, page_of, database):
+    ticket = await opened(served)
+    [other] = await keys_of(database, "agent")
+    async with page_of(served) as page:
+        free = asyncio.Event()
+
+        async def hold(route):
+            await free.wait()
+            await route.continue_()
+
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        await page.route("**/assign", hold)
+        await page.get_by_role("button", name="Take it").click()
+        async with Connection(served, {"Authorization": f"Bearer {other}"}) as connection:
+            answer = await connection.post(f"/tickets/{ticket}/assign", {"assignee": "alice"})
+        assert answer.status == 200, answer.body
+        free.set()
+        await expect(page.get_by_text("assignee is alice")).to_be_visible()
+        assert (await shown(served, ticket))["assignee"] == "alice"
+
+
+async def test_an_answer_that_was_cut_off_is_not_known(served, page_of):
+    """And what is sent again is done once."""
+    ticket = await opened(served)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, ticket)
+
+        async def cut_off(route):
+            answer = await route.fetch()
+            await route.fulfill(status=answer.status, body=(await answer.body())[:20])
+
+        await page.route("**/reply", cut_off, times=1)
+        message = page.get_by_label("Message")
+        await message.fill("Try the other tray.")
+        await message.press("Control+Enter")
+        await expect(page.get_by_role("alert")).to_contain_text(
+            "send it again, and it is done once"
+        )
+        await message.press("Control+Enter")
+        await expect(message).to_have_value("")
+        assert (await shown(served, ticket))["agent_replies"] == 1
+
+
 async def test_what_is_typed_while_a_reply_is_sent_stays(served, page_of):
     ticket = await opened(served)
     async with page_of(served) as page:

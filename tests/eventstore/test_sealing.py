@@ -43,6 +43,8 @@ from eventstore.log import EventStore
 from eventstore.mongo.limits import SCAN_SECONDS
 from eventstore.personal.master_keys import MasterKeys, new_master_key
 from eventstore.personal.sealing import (
+    FINGERPRINT,
+    UNOPENED,
     ErasedKey,
     PersonKey,
     all_personal,
@@ -205,6 +207,18 @@ def test_a_missing_key_is_an_error_and_an_erased_person_is_not():
     assert isinstance(event, TicketOpened)
     assert (event.subject, event.body, event.requester) == (ERASED, ERASED, ERASED)
     assert gone.metadata.actor == ALICE
+
+
+def test_what_tells_of_a_command_may_stay_sealed():
+    """Then nobody misses the key that it alone is sealed with."""
+    keys = keys_of("bob")
+    stored = written(NoteAdded("x"), keys)
+    document = opened(stored, by_id(keys), command=False)
+    assert (document["data"]["body"], document["command"]["fingerprint"]) == ("x", UNOPENED)
+    [of_command] = [field for field in stored["sealed"] if field["path"] == FINGERPRINT]
+    stored = {**stored, "data": document["data"], "sealed": [of_command]}
+    assert "sealed" not in opened(stored, {}, command=False)
+    assert "sealed" in opened(stored, {})
 
 
 def test_whose_words_they_are_must_be_known():

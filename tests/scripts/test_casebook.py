@@ -100,7 +100,7 @@ async def test_a_command_takes_the_words_behind_it(name):
         (("replay", "--workers", "many"), "'many' is no number from 0 to 64"),
         (("replay", "--name", "x"), "--name and --by go with --until"),
         (("replay", "--rollback", "--keep-old"), "go with building all views"),
-        (("restore",), "one of the arguments path --by-database-tools is required"),
+        (("restore",), "one of the arguments PATH --by-database-tools is required"),
         (("import", "servicenwo", "x.csv"), "did you mean servicenow?"),
         (("soak", "race", "more"), "unrecognized arguments: more"),
     ],

@@ -74,11 +74,11 @@ export function actions(life, context, possible) {
     }
   }
 
-  async function once(verb, body) {
+  async function once(verb, body, minds = () => false) {
     try {
-      await life.submit(verb, body, newKey(), { minds: () => false });
+      await life.submit(verb, body, newKey(), { minds });
     } catch (error) {
-      say(error.message);
+      say([error.message, ...(error.meanwhile ?? [])].join(": "));
     }
   }
 

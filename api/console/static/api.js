@@ -1,5 +1,7 @@
 // The public API, asked with the key that the user has entered.
 
+const LONGEST_MS = 60_000; // that an answer to a command is waited for: then it is not known
+
 export class Problem extends Error {
   // `isOnce`: what was sent is done once, however often it is sent.
   constructor(document, status, isOnce = true) {
@@ -58,6 +60,7 @@ export class Api {
     if (answer.status === 204) return {};
     const content = await answer.json().catch((error) => {
       if (error.name === "AbortError") throw error;
+      if (answer.ok) throw new Problem({ title: "No answer", detail: "the answer was cut off" }, 0, isOnce);
       return {};
     });
     if (answer.status === 401) this.onRefused?.(new Problem(content, 401));
@@ -77,7 +80,7 @@ export class Api {
     const headers = { "Idempotency-Key": key };
     if (wait) headers.Prefer = `wait=${wait}`;
     if (version !== undefined) headers["If-Match"] = `"${version}"`;
-    return this.ask("POST", path, { body, headers });
+    return this.ask("POST", path, { body, headers, signal: AbortSignal.timeout(LONGEST_MS) });
   }
 
   // Events as they happen, until aborted; goes on where it was cut off.

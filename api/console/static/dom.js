@@ -66,7 +66,7 @@ addEventListener("pointerdown", ({ target }) => {
   pressed = target;
   for (const each of document.querySelectorAll(".menu[open]")) if (!each.contains(target)) each.open = false;
 });
-for (const type of ["pointerup", "pointercancel"])
+for (const type of ["pointerup", "pointercancel", "contextmenu", "blur"])
   addEventListener(type, () => {
     setTimeout(() => (pressed = null)); // once the click has found what it is for
     release();

@@ -57,11 +57,11 @@ export function newKey() {
 }
 
 // Whether nobody knows if it was done; else it was not, and what is sent next is another.
-export const isUnknown = (error) => [undefined, 0, 500, 503].includes(error.status);
+export const isUnknown = ({ status }) => !status || status >= 500;
 
 function titleOf(error) {
   const next = error.isOnce ? "send it again, and it is done once" : "look before you send it again";
-  if ([0, 503].includes(error.status)) return `${UNKNOWN}; ${next}`;
+  if (error.status === 0 || error.status >= 500) return `${UNKNOWN}; ${next}`;
   return TITLES[error.status] ?? TITLES[error.code] ?? "Refused";
 }
 

@@ -48,14 +48,15 @@ export function twice(name, sure, act) {
     if (yes.textContent === name) {
       yes.textContent = sure;
       yes.after(no);
-      return yes.classList.add("sure");
+      yes.classList.add("sure");
+      return yes.focus(); // which not every browser gives to what is clicked
     }
     yes.disabled = true;
     await act();
     yes.disabled = false;
     rest();
   };
-  const no = button("No", () => yes.focus(), "quiet small", { onblur: rest });
+  const no = button("No", () => (rest(), yes.focus()), "quiet small", { onblur: rest });
   const yes = button(name, press, "quiet small", { onblur: ({ relatedTarget: to }) => to === no || rest() });
   return yes;
 }

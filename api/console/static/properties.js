@@ -82,9 +82,10 @@ export function properties(life, { act, once, name }) {
       ? changing("status", words(status), () => act("update_status", "Change status"))
       : words(status ?? "–");
 
+  const gives = ({ changes = [] }) => changes.some((each) => each.field === "assignee");
   const taking = (now) =>
     can("assign") && now.assignee !== me.id
-      ? button("Take it", () => once("assign", { assignee: me.id }), "quiet small")
+      ? button("Take it", () => once("assign", { assignee: me.id }, gives), "quiet small")
       : null;
 
   function customOf(key, value, kinds) {
@@ -104,7 +105,7 @@ export function properties(life, { act, once, name }) {
     const value = changing(label, text, async () => {
       const { place } = cells.get(label);
       const content = await make();
-      if (!value.isConnected) return;
+      if (!place.isConnected || place.querySelector("form")) return;
       ending(content, () => {
         const isHere = mayFocus(place);
         put(place, value);

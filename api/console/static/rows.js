@@ -37,7 +37,10 @@ export function rows(list, picked, { can, sorts, sortBy, selected }) {
   const row = (each, columns, changed) =>
     h(
       "tr",
-      { class: changed.has(each.id) ? "changed" : "", "data-id": each.id },
+      {
+        class: [changed.has(each.id) && "changed", picked.has(each.id) && "picked"].filter(Boolean).join(" "),
+        "data-id": each.id,
+      },
       can ? h("td", { class: "c-pick" }, pick(`Select ${each.number ?? each.subject}`, [each])) : null,
       h("td", { class: "c-number number" }, each.number ?? "–"),
       h(
@@ -55,6 +58,7 @@ export function rows(list, picked, { can, sorts, sortBy, selected }) {
     h("input", {
       type: "checkbox",
       "aria-label": label,
+      checked: some.every(({ id }) => picked.has(id)),
       onchange: ({ target }) => {
         for (const { id } of some) target.checked ? picked.add(id) : picked.delete(id);
         mark();

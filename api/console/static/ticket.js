@@ -19,6 +19,8 @@ const PLACED = [
   ...["change_requester", "update_status", "add_tags", "remove_tags", "follow", "unfollow"],
 ];
 
+const AGAIN_MS = 2000;
+
 export function ticket(main, context) {
   const { api, session, me, id, query, keys, say } = context;
   const ending = new AbortController();
@@ -92,7 +94,10 @@ export function ticket(main, context) {
     drawAll();
     const turn = ++turns;
     const [can] = await Promise.all([
-      life.possible().catch(() => possible),
+      life.possible().catch(() => {
+        setTimeout(() => ending.signal.aborted || changed(), AGAIN_MS);
+        return possible;
+      }),
       sla.draw(),
       past.verify().then((is) => (isWhole = is)),
     ]);

@@ -178,8 +178,9 @@ export function tickets(main, context) {
     try {
       page = await ask({});
     } catch (error) {
+      if (error.name === "AbortError") return; // something else was asked for, from its first page
       cursors = was;
-      if (error.name !== "AbortError") put(news, trouble(error));
+      put(news, trouble(error));
       return;
     }
     picked.clear();
