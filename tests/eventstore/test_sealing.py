@@ -216,7 +216,7 @@ def test_what_tells_of_a_command_may_stay_sealed():
     document = opened(stored, by_id(keys), command=False)
     assert (document["data"]["body"], document["command"]["fingerprint"]) == ("x", UNOPENED)
     [of_command] = [field for field in stored["sealed"] if field["path"] == FINGERPRINT]
-    stored = {**stored, "data": document["data"], "sealed": [of_command]}
+    stored["data"], stored["sealed"] = document["data"], [of_command]
     assert "sealed" not in opened(stored, {}, command=False)
     assert "sealed" in opened(stored, {})
 
