@@ -6,6 +6,7 @@ import secrets
 import socket
 import sys
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ OPEN = OpenTicket(subject="Soak", requester="soak")
 
 READY_SECONDS = 60
 _ENDING_SECONDS = 15
+_MOST_RESERVED = 64  # ports of one process
 
 _KEY, _TEXT = new_key(ACTOR.id, "supervisor", "a soak", utc_now())
 HEADERS = {"Authorization": f"Bearer {_TEXT}"}
@@ -122,16 +124,29 @@ async def callers(url: str, *roles: PrincipalRole) -> list[dict[str, str]]:
 # --- processes ------------------------------------------------------------------------------------
 
 
+_reserved: deque[int] = deque()
+
+
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on.
+    """Return a port of this machine that nobody listens on, and that nobody else is given before a
+    server does: the datagram port of the same number is kept for some time.
 
     It is below those that systems give to whoever connects: one of these may be in use again before
     a server that was killed is started anew.
     """
     while True:
         port = 20_000 + secrets.randbelow(12_000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+        reserving = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            reserving.bind(("127.0.0.1", port))
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            reserving.close()
+            continue
+        _reserved.append(reserving.detach())
+        if len(_reserved) > _MOST_RESERVED:
+            os.close(_reserved.popleft())
+        return port
 
 
 @asynccontextmanager

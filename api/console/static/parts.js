@@ -56,7 +56,7 @@ export function twice(name, sure, act) {
     yes.disabled = false;
     rest();
   };
-  const no = button("No", () => (rest(), yes.focus()), "quiet small", { onblur: rest });
+  const no = button("No", () => (yes.focus(), rest()), "quiet small", { onblur: rest });
   const yes = button(name, press, "quiet small", { onblur: ({ relatedTarget: to }) => to === no || rest() });
   return yes;
 }
