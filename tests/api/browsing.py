@@ -1,5 +1,6 @@
 """The console in a real browser: servers to look at, pages, and what is done on all of them."""
 
+import asyncio
 import os
 from contextlib import asynccontextmanager
 from functools import partial
@@ -71,6 +72,18 @@ async def sign_in(page, key=KEY):
     await page.get_by_role("button", name="Enter").click()
     # Drawn, and not only on its way: until then the address may still be set to that of a view.
     await expect(page.locator("h1").filter(has_not_text="Sign in")).to_be_visible()
+
+
+async def held_back(page, pattern):
+    """Hold back what is asked for at some addresses, until the event that is returned is set."""
+    free = asyncio.Event()
+
+    async def hold(route):
+        await free.wait()
+        await route.continue_()
+
+    await page.route(pattern, hold)
+    return free
 
 
 async def opened(port, **fields):

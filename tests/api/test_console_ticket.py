@@ -1,6 +1,5 @@
 """A ticket's page in the console: to answer, to work on, and to see what has become of it."""
 
-import asyncio
 import re
 from uuid import UUID, uuid4
 
@@ -15,6 +14,7 @@ from scripts.testbed.load import Connection
 from scripts.testbed.promises import HEADERS, callers
 from tests.api.browsing import (
     browsing,
+    held_back,
     keys_of,
     opened,
     page_of,
@@ -100,15 +100,9 @@ async def test_own_commands_that_were_not_read_again_are_nobody_else_s(served, p
     """What is sent next builds upon what was acknowledged, seen or not."""
     ticket = await opened(served)
     async with page_of(served) as page:
-        free = asyncio.Event()
-
-        async def hold(route):
-            await free.wait()
-            await route.continue_()
-
         await sign_in(page)
         await at_ticket(page, ticket)
-        await page.route("**/timeline*", hold)
+        free = await held_back(page, "**/timeline*")
         message = page.get_by_label("Message")
         await message.fill("Try the other tray.")
         await message.press("Control+Enter")
@@ -130,15 +124,9 @@ async def test_two_commands_in_a_row_are_not_in_each_other_s_way(served, page_of
     await set_up(served, database, fields={"cause": CAUSE})
     ticket = await opened(served)
     async with page_of(served) as page:
-        free = asyncio.Event()
-
-        async def hold(route):
-            await free.wait()
-            await route.continue_()
-
         await sign_in(page)
         await at_ticket(page, ticket)
-        await page.route("**/reply", hold)
+        free = await held_back(page, "**/reply")
         await page.get_by_label("Message").fill("Try the other tray.")
         await page.get_by_label("Message").press("Control+Enter")
         await page.get_by_role("button", name="Resolve").click()
@@ -157,14 +145,8 @@ async def test_keys_are_kept_for_what_they_are_for(served, page_of):
     """One that is pressed before it is known what can be done, or as a dialog closes."""
     ticket = await opened(served)
     async with page_of(served) as page:
-        free = asyncio.Event()
-
-        async def hold(route):
-            await free.wait()
-            await route.continue_()
-
         await sign_in(page)
-        await page.route("**/commands", hold)
+        free = await held_back(page, "**/commands")
         await page.goto(f"/#/tickets/{ticket}")
         await expect(page.locator(".message")).to_contain_text("It jams.")
         await page.keyboard.press("a")
@@ -189,15 +171,9 @@ async def test_the_focus_stays_where_one_types_when_an_answer_comes(served, page
     """Or what is typed next would be taken for single keys."""
     ticket = await opened(served)
     async with page_of(served) as page:
-        free = asyncio.Event()
-
-        async def hold(route):
-            await free.wait()
-            await route.continue_()
-
         await sign_in(page)
         await at_ticket(page, ticket)
-        await page.route("**/assign", hold)
+        free = await held_back(page, "**/assign")
         await property_(page, "assignee").click()
         await page.get_by_label("assignee", exact=True).fill("alice")
         await page.get_by_role("button", name="Save").click()
@@ -222,15 +198,9 @@ async def test_what_was_taken_meanwhile_is_not_taken_away(served, page_of, datab
     ticket = await opened(served)
     [other] = await keys_of(database, "agent")
     async with page_of(served) as page:
-        free = asyncio.Event()
-
-        async def hold(route):
-            await free.wait()
-            await route.continue_()
-
         await sign_in(page)
         await at_ticket(page, ticket)
-        await page.route("**/assign", hold)
+        free = await held_back(page, "**/assign")
         await page.get_by_role("button", name="Take it").click()
         async with Connection(served, {"Authorization": f"Bearer {other}"}) as connection:
             answer = await connection.post(f"/tickets/{ticket}/assign", {"assignee": "alice"})
