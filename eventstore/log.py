@@ -220,7 +220,7 @@ class EventStore:
         """Return stored documents with their sealed fields opened: `ERASED` where their person has
         been erased, `REDACTED` for what was redacted. What cannot be opened stays as it is:
         `Envelope.readable` raises then. `missing` opens what a key is missing for. `command`:
-        whether what tells of their commands is opened, which no view shows and takes as long.
+        whether what is sealed of their commands is opened too; no view shows it.
 
         Raises KeyUnusable, NoMasterKey, StoreUnavailable.
         """
