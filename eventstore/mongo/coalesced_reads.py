@@ -2,7 +2,8 @@
 
 A process at rest asks, every second or so, whether anything is new. Each such question costs a
 command, however little it finds. So what is asked of one database at the same moment is one command
-(`$unionWith`), and a question that can wait goes along with the next one that cannot.
+(`$unionWith`), and a question that can wait goes along with the next one that cannot. Who asks for
+what waits to be asked shares the answer. Of large collections a command reads one.
 
 Every question is put to the database after it was asked here. What cannot be answered together, for
 whatever reason, is asked one by one.
@@ -27,7 +28,17 @@ class _Question(NamedTuple):
     order: Mapping[str, int]
     limit: int
     is_large: bool
-    answer: asyncio.Future[list[JsonObject]]
+    answers: list[asyncio.Future[list[JsonObject]]]
+
+    def is_same(self, other: "_Question") -> bool:
+        """Say whether both ask for the same."""
+        orders = [[*each.order.items()] for each in (self, other)]
+        return self[:-1] == other[:-1] and orders[0] == orders[1]
+
+    @property
+    def waiting(self) -> list[asyncio.Future[list[JsonObject]]]:
+        """Those who still wait for the answer."""
+        return [each for each in self.answers if not each.done()]
 
     def stages(self, number: int) -> list[JsonObject]:
         """Return it as stages of an aggregation, whose documents tell its number."""
@@ -63,14 +74,17 @@ class CoalescedReads:
         is_large: bool = False,
     ) -> list[JsonObject]:
         """Return the documents that meet a condition, asked for within some seconds from now.
-        `is_large`: of a collection that is not to be read whole, by one question at a time.
+        `is_large`: of a collection that is not to be read whole, and so is asked first.
 
         Raises what the driver raises.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[JsonObject]] = loop.create_future()
-        asked = _Question(collection, condition or {}, order or {}, limit, is_large, answer)
-        self._waiting.append(asked)
+        asked = _Question(collection, condition or {}, order or {}, limit, is_large, [answer])
+        if (same := next(filter(asked.is_same, self._waiting), None)) is not None:
+            same.answers.append(answer)
+        else:
+            self._waiting.append(asked)
         at = loop.time() + within_seconds
         if at < self._at:
             if self._timer is not None:
@@ -80,15 +94,20 @@ class CoalescedReads:
         return await answer
 
     def _ask_all(self) -> None:
-        questions, self._waiting = self._waiting, []
+        questions = [each for each in self._waiting if each.waiting]
+        self._waiting.clear()
         self._timer, self._at = None, inf
-        self._begin([each for each in questions if not each.answer.done()])
+        # The embedded server reads each collection whole but the first.
+        large = [each for each in questions if each.is_large]
+        for each in large[1:]:
+            self._begin([each])
+        if questions:
+            self._begin([*large[:1], *(each for each in questions if not each.is_large)])
 
     def _begin(self, questions: Sequence[_Question]) -> None:
-        if questions:
-            asked = asyncio.create_task(self._answer(questions))
-            self._asked.add(asked)
-            asked.add_done_callback(self._asked.discard)
+        asked = asyncio.create_task(self._answer(questions))
+        self._asked.add(asked)
+        asked.add_done_callback(self._asked.discard)
 
     async def _answer(self, questions: Sequence[_Question]) -> None:
         try:
@@ -97,12 +116,13 @@ class CoalescedReads:
             for each in questions:
                 if len(questions) > 1:
                     self._begin([each])
-                elif not each.answer.done():
-                    each.answer.set_exception(error)
+                else:
+                    for answer in each.waiting:
+                        answer.set_exception(error)
             return
         for number, each in enumerate(questions):
-            if not each.answer.done():  # who asked may have gone
-                each.answer.set_result(found[number])
+            for answer in each.waiting:
+                answer.set_result(found[number])
 
     async def _alone(self, questions: Sequence[_Question]) -> list[list[JsonObject]]:
         [asked] = questions
@@ -113,14 +133,13 @@ class CoalescedReads:
         return [await found.to_list()]
 
     async def _together(self, questions: Sequence[_Question]) -> list[list[JsonObject]]:
-        # The embedded server reads each collection whole but the first.
-        first, *others = sorted(enumerate(questions), key=lambda each: not each[1].is_large)
-        stages = first[1].stages(first[0])
-        for number, each in others:
+        first, *others = questions
+        stages = first.stages(0)
+        for number, each in enumerate(others, start=1):
             union = {"coll": each.collection, "pipeline": each.stages(number)}
             stages.append({"$unionWith": union})
         answer: list[list[JsonObject]] = [[] for _ in questions]
-        cursor = await maybe_await(self._database[first[1].collection].aggregate(stages))
+        cursor = await maybe_await(self._database[first.collection].aggregate(stages))
         for found in await cursor.to_list():
             answer[cast("int", found["number"])].append(cast("JsonObject", found["found"]))
         return answer

@@ -160,7 +160,7 @@ class Vault:
         self._forgotten = 0
         self._others: WeakSet[Cache] = WeakSet()
         self._looking = asyncio.Lock()
-        self._looked_at = self._cleared_at = self._learned_at = float("-inf")
+        self._looked_at = self._again_at = self._cleared_at = self._learned_at = float("-inf")
         self._seen: object = None
 
     async def prepare(self) -> None:
@@ -631,7 +631,8 @@ class Vault:
 
         async def step() -> None:
             try:
-                async with time_limit(STALE_SECONDS - _LOOK_SECONDS), self._looking:
+                # Who cannot wait does not wait for this: they ask at once, and this goes along.
+                async with time_limit(STALE_SECONDS - _LOOK_SECONDS):
                     await self._look(CAN_WAIT_SECONDS)
             except CasebookError:
                 self.invalidate()
@@ -648,42 +649,51 @@ class Vault:
 
     def learn(self, events: Iterable[Mapping[str, object]]) -> None:
         """Know of what some stored events redact, and have caches invalidated if it is news."""
-        if self.redactions.learn(events):
+        self._learned(is_news=self.redactions.learn(events))
+
+    async def _learn_redactions(self, within_seconds: float) -> None:
+        self._learned(is_news=await self.redactions.look(within_seconds))
+
+    def _learned(self, *, is_news: bool) -> None:
+        if is_news:
             self._learned_at = asyncio.get_running_loop().time()
             self._invalidate_all()
 
     def look_again(self) -> None:
         """Have the next question find what this process has just written."""
-        self._looked_at = float("-inf")
+        self._again_at = asyncio.get_running_loop().time()
+
+    @property
+    def _is_stale(self) -> bool:
+        # Who watches looks more often than this; other processes do it when they ask.
+        oldest = asyncio.get_running_loop().time() - (STALE_SECONDS - _LOOK_SECONDS)
+        return self._looked_at < max(oldest, self._again_at)
 
     async def _look_if_stale(self) -> None:
-        clock = asyncio.get_running_loop().time
-        # Who watches looks more often than this; other processes do it here.
-        if clock() - self._looked_at > STALE_SECONDS - _LOOK_SECONDS:
+        if self._is_stale:
             # Bounded: a task that waits behind one without an answer has its own time limit.
             async with time_limit(STALE_SECONDS), self._looking:
-                if clock() - self._looked_at > STALE_SECONDS - _LOOK_SECONDS:
+                if self._is_stale:
                     await self._look()
 
     async def _look(self, within_seconds: float = 0.0) -> None:
         now = asyncio.get_running_loop().time()
         with translate_driver_errors():
-            # The count as well: ids are made by clocks that differ.
-            newest, redacted = await asyncio.gather(
+            newest, _ = await asyncio.gather(
                 self._reads.find(
                     PERSON_EVENTS, order={"_id": -1}, limit=1, within_seconds=within_seconds
                 ),
-                self.redactions.look(within_seconds),
+                self._learn_redactions(within_seconds),
             )
+            # The count as well: ids are made by clocks that differ.
             count = await self._erasures.estimated_document_count()
         seen = (count, *(each["_id"] for each in newest))
         is_news = self._seen is not None and seen != self._seen
         # A key that another process was just about to destroy may have been read once more.
         is_late = self._looked_at < self._learned_at + _LOOK_SECONDS
-        self._seen, self._looked_at = seen, now
-        if redacted:
-            self._learned_at = now
-        if is_news or redacted:
+        if now >= self._looked_at:  # else another look, begun later, was sooner done
+            self._seen, self._looked_at = seen, now
+        if is_news:
             self._invalidate_all()
         if is_late or now - self._cleared_at > _KEPT_SECONDS:
             self.invalidate()

@@ -55,6 +55,15 @@ async def test_what_can_wait_goes_along_with_what_cannot(heard):
     assert names == ["aggregate"]
 
 
+async def test_who_asks_for_the_same_shares_an_answer(heard):
+    there, names, _ = heard
+    gone, *others = [asyncio.create_task(there.small("few")) for _ in range(3)]
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert [len(found) for found in await asyncio.gather(*others)] == [3, 3]
+    assert names == ["find"]
+
+
 async def test_what_waits_is_asked_by_itself_when_its_time_is_up(heard):
     there, names, _ = heard
     assert len(await there.small("few", within_seconds=0.01)) == 3
@@ -87,6 +96,16 @@ async def test_who_asked_and_has_gone_keeps_nobody_waiting(heard):
     gone.cancel()
     assert len(await there.small("few")) == 3
     assert names == ["find"]
+
+
+async def test_of_large_collections_one_is_asked_in_a_command(heard):
+    there, names, _ = heard
+    reads = CoalescedReads(there.client[there.name])
+    found = await asyncio.gather(
+        *(reads.find("others", {"n": n}, is_large=True) for n in (0, 1)), reads.find("few")
+    )
+    assert [len(each) for each in found] == [3, 2, 3]
+    assert sorted(names) == ["aggregate", "find"]
 
 
 async def test_a_large_collection_is_asked_first_and_by_its_index(heard):

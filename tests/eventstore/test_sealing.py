@@ -25,7 +25,7 @@ from domain.tickets.opening import TicketOpened
 from domain.tickets.relations import TicketMergedFrom
 from domain.tickets.ticket import TicketEvent
 from domain.values import ERASED
-from eventstore.background import Supervisor
+from eventstore.background import Supervisor, background
 from eventstore.database import Database
 from eventstore.event_document import (
     EMPTY,
@@ -331,6 +331,19 @@ async def test_who_watches_forgets_without_being_asked(database):
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watching
+
+
+async def test_nobody_waits_for_who_watches_and_can_wait(database, monkeypatch):
+    """A command that has to look asks at once, and the watcher's question goes along."""
+    monkeypatch.setattr("eventstore.personal.vault.CAN_WAIT_SECONDS", 3600)
+    vault = another(database)
+    await vault.news()
+    forgotten = vault._forgotten
+    async with background(vault.watch(Supervisor())):
+        await until(lambda: asyncio.sleep(0, len(vault._reads._waiting)))
+        vault.look_again()
+        await vault.news()
+    assert vault._forgotten == forgotten  # as it does when its own time is over
 
 
 async def test_a_key_that_is_read_while_its_person_is_erased_is_not_used(database, monkeypatch):
