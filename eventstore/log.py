@@ -81,6 +81,7 @@ RANGE_EVENTS = 2000
 PART_EVENTS = 500
 _FOUND_AT_ONCE = 2500  # or as many as 16 MB hold; the drivers would ask for 101 at first
 SILENT_SECONDS = 0.25
+_AT_ONCE_SECONDS = 0.01
 _OPENED_AT_A_TIME = 50  # then others have a turn
 _TICKETS_ASKED = 1000
 _MOST_SAMPLED = 2**16
@@ -131,7 +132,7 @@ class Feed:
         return self._stream.resume_token
 
     async def next(self) -> Change | None:
-        """Return the next event, or None if none comes within a moment (a quarter of a second)."""
+        """Return the next event, or None if none comes within a moment (`EventStore.watch`)."""
         change = await self._stream.try_next()
         if change is None:
             return None
@@ -599,7 +600,10 @@ class EventStore:
         none that was written before it.
         """
         asked = self.clock.now()
-        async with self.watch(None) as feed:
+        # One server has at once what has been written, and what is to come is not waited for.
+        is_merged = await self._database.is_router()
+        silent_seconds = SILENT_SECONDS if is_merged else _AT_ONCE_SECONDS
+        async with self.watch(None, silent_seconds=silent_seconds) as feed:
             # A new stream of the embedded server may begin a moment ago.
             change = await feed.next()
             while feed.token is None or (change and _was_recorded_before(asked, change.document)):

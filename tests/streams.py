@@ -18,8 +18,8 @@ def leaving_out(database: Database, left_out: Callable[[EventDocument], bool]) -
 
     class Leaky(EventStore):
         @asynccontextmanager
-        async def watch(self, *args):
-            async with super().watch(*args) as whole:
+        async def watch(self, *args, **options):
+            async with super().watch(*args, **options) as whole:
 
                 class Skipping:
                     is_merged = whole.is_merged

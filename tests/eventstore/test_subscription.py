@@ -214,10 +214,10 @@ async def test_a_subscription_outlives_a_database_that_does_not_answer(store):
 
     class Silent(EventStore):
         @asynccontextmanager
-        async def watch(self, *args):
+        async def watch(self, *args, **options):
             if fails:
                 raise ConnectionError
-            async with super().watch(*args) as stream:
+            async with super().watch(*args, **options) as stream:
                 yield stream
 
     silent = Silent(store._database)
