@@ -115,7 +115,7 @@ async def measure(url: str, options: Options) -> list[Table]:
             ours = [await ticket_of(store, handler, _EVENTS_EACH) for _ in range(_TICKETS)]
             for at_once, what in _WAYS.items():
                 ways[_OURS, what] = partial(_commits, handler, ours, at_once, options.seconds)
-            ways[_OURS, _PROJECTED] = partial(fold_backlog, url)
+            ways[_OURS, _PROJECTED] = partial(fold_backlog, url, was_there=False)
             found = await in_turns(ways, options.rounds, "peer")
     columns = [""]
     rows = [[name] for name in (_OURS, *kinds)]

@@ -3,7 +3,8 @@
 *Visible*: commands at a steady rate to a server with its projector; from the answer until
 `ticket_reads` shows the version, as anyone would see it in a list. *Saturation*: a backlog of
 events, folded into views, counters and checkpoints, compared with the same process merely receiving
-the same events from the change stream.
+the same events from the change stream. Who follows finds the tickets' events mixed, as they were
+written; a scan has each ticket's together.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.mongo.resume_tokens import ResumeToken
 from projections.generations import Generations, views_database
+from projections.projector.checkpoints import Checkpoints
 from projections.views import tickets
 from scripts.bench.found import Table, median, ratio
 from scripts.bench.made_up_log import write_tickets
@@ -31,14 +33,15 @@ from scripts.bench.measuring import (
     send_at_rate,
 )
 from scripts.catch_up import projecting
-from scripts.testbed.judging import caught_up
 from scripts.testbed.services import service
 from scripts.testbed.wire import database_at
 
 RATES = (50, 200)
-_RECEIVED, _FOLDED = "received from the stream", "folded into views"
+_RECEIVED = "received from the stream"
+_FOLLOWED, _SCANNED = "followed by a projector that was away", "scanned by one that is new"
 _WARM_UP_SECONDS = 2.0
 _LOOK_SECONDS = 0.005
+_POLL_SECONDS = 0.02
 _LOOKED_FOR = 40  # commands a second: to look for more would cost more than to project them
 _TICKETS = 2_300  # some 12,000 events
 _PATIENCE_SECONDS = 120.0
@@ -67,7 +70,11 @@ async def measure(url: str, options: Options) -> list[Table]:
         p50, p99 = percentiles(late)
         reached = median([stretch.rate for stretch in stretches])
         seen.append([f"{rate}", reached, f"{p50:.0f}", f"{p99:.0f}", f"{len(late)}"])
-    backlogs = {_RECEIVED: partial(receive_backlog, url), _FOLDED: partial(fold_backlog, url)}
+    backlogs = {
+        _RECEIVED: partial(receive_backlog, url),
+        _FOLLOWED: partial(fold_backlog, url, was_there=True),
+        _SCANNED: partial(fold_backlog, url, was_there=False),
+    }
     taken = await in_turns(backlogs, options.rounds, "saturation", warming_up=False)
     rows = [[name, median(rates), ratio(rates, taken[_RECEIVED])] for name, rates in taken.items()]
     columns = ["commands/s", "reached and visible", "p50 ms", "p99 ms", "measured"]
@@ -107,10 +114,10 @@ async def _until_visible(shown: Database, port: int, rate: int, seconds: float) 
     return Visible(int(rate * seconds) / (time.perf_counter() - began), late)
 
 
-async def fold_backlog(url: str) -> float:
-    """Fold a backlog; return events/s."""
-    async with _backlog(url) as (database, events, _):
-        return 1000 * events / await milliseconds(_fold_all(database))
+async def fold_backlog(url: str, *, was_there: bool) -> float:
+    """Fold a backlog; return events/s. `was_there`: a projector had followed the log before."""
+    async with _backlog(url, was_there=was_there) as (database, events, _):
+        return 1000 * events / await milliseconds(_fold_all(database, events))
 
 
 async def receive_backlog(url: str) -> float:
@@ -120,10 +127,13 @@ async def receive_backlog(url: str) -> float:
 
 
 @asynccontextmanager
-async def _backlog(url: str) -> AsyncIterator[tuple[Database, int, ResumeToken]]:
+async def _backlog(
+    url: str, *, was_there: bool = False
+) -> AsyncIterator[tuple[Database, int, ResumeToken]]:
     """Write events that nothing has folded; yields how many, and the token before them."""
     async with prepared(database_at(url, f"bench_backlog_{uuid4().hex}")) as database:
-        await _fold_all(database)  # what is done once only
+        if was_there:
+            await _fold_all(database)
         store = EventStore(database)
         token = await store.position()
         await write_tickets(database, (0, _TICKETS, True))
@@ -132,9 +142,18 @@ async def _backlog(url: str) -> AsyncIterator[tuple[Database, int, ResumeToken]]
             await database.client.drop_database(name)
 
 
-async def _fold_all(database: Database) -> None:
-    async with projecting(database, EventStore(database)):
-        await caught_up(database)
+async def _fold_all(database: Database, events: int = 0) -> None:
+    """Project until so many events are folded, and the stream is followed."""
+    store = EventStore(database)
+    async with asyncio.timeout(_PATIENCE_SECONDS), projecting(database, store):
+        checkpoints = Checkpoints(await Generations(database).shown())
+        while True:
+            partitions = (await checkpoints.read()).partitions
+            # The embedded server counts a log one by one: how many they are is known here.
+            is_live = all(each.phase == "live" for each in partitions)
+            if is_live and sum(each.applied for each in partitions) >= events:
+                return
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _receive(store: EventStore, token: ResumeToken, events: int) -> None:

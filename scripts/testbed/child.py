@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from itertools import cycle, islice
 from pkgutil import resolve_name
 
+from eventstore.gc_tuning import tune_gc
 from scripts.console import run, with_progress
 from scripts.testbed.promises import READY_SECONDS, code_of, process, require
 
@@ -85,7 +86,9 @@ async def killed(work: Work, *args: object, seconds: float = READY_SECONDS) -> N
 
 
 async def call(options: argparse.Namespace) -> int:
-    await resolve_name(options.work)(*options.words)
+    work = resolve_name(options.work)
+    tune_gc()  # again: it passes over what has been imported
+    await work(*options.words)
     return 0
 
 
