@@ -13,7 +13,7 @@ from scripts.bench.found import Table, median, ratio
 from scripts.bench.measuring import Measured, Options, in_turns, load
 from scripts.testbed.load import request
 from scripts.testbed.promises import HEADERS
-from scripts.testbed.services import NOTE, OPEN, Service, services
+from scripts.testbed.services import NOTE, OPEN, open_tickets, services
 
 SERVICES = {
     "crud": "CRUD: update_one, find_one, replace_one",
@@ -33,8 +33,7 @@ async def measure(url: str, options: Options) -> list[Table]:
 
         async def measured(kind: str, connections: int | None) -> Measured:
             if connections is None:
-                port = running[kind].port
-                found = await load(port, _opening, OPENING_CONNECTIONS, seconds)
+                found = await load(running[kind], _opening, OPENING_CONNECTIONS, seconds)
             else:
                 found = await load_notes(running[kind], connections, seconds)
             if kind == "projecting":
@@ -43,7 +42,7 @@ async def measure(url: str, options: Options) -> list[Table]:
 
         changing = {way: partial(measured, *way) for way in product(SERVICES, CONNECTIONS)}
         changed = await in_turns(changing, rounds, "changes")
-        # Opening comes last: what is changed is to be among few tickets in each round.
+        # Opening comes last: what is changed is to be among few tickets.
         opening = {kind: partial(measured, kind, None) for kind in SERVICES}
         opened = await in_turns(opening, rounds, "opening")
     stretches = {
@@ -100,14 +99,16 @@ async def notes_in_turns(urls: Mapping[str, str], options: Options) -> dict[str,
         return await in_turns(ways, options.rounds, "commands")
 
 
-async def load_notes(service: Service, connections: int, seconds: float) -> Measured:
-    """Keep some connections busy with notes on the tickets of a service."""
-    body = orjson.dumps({"body": NOTE})
+async def load_notes(port: int, connections: int, seconds: float) -> Measured:
+    """Keep some connections busy with notes on new tickets: round by round on the same ones, they
+    would become longer than any that somebody has, and what is kept in memory too large for it.
+    """
+    tickets, body = await open_tickets(port), orjson.dumps({"body": NOTE})
 
     def note() -> bytes:
-        return _command(f"/tickets/{random.choice(service.tickets)}/add_note", body)  # noqa: S311
+        return _command(f"/tickets/{random.choice(tickets)}/add_note", body)  # noqa: S311
 
-    return await load(service.port, note, connections, seconds)
+    return await load(port, note, connections, seconds)
 
 
 def _opening() -> bytes:

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import NamedTuple
 from uuid import uuid4
 
 import orjson
@@ -141,23 +140,17 @@ async def service(kind: str, url: str) -> AsyncIterator[int]:
         yield port
 
 
-class Service(NamedTuple):
-    """A server that is measured: where it listens, and tickets that it has."""
-
-    port: int
-    tickets: list[str]
-
-
 @asynccontextmanager
-async def services(urls: Mapping[str, str]) -> AsyncIterator[dict[str, Service]]:
-    """Run some kinds of services, each on a database of its own at its URL's server."""
+async def services(urls: Mapping[str, str]) -> AsyncIterator[dict[str, int]]:
+    """Run some kinds of services, each on a database of its own at its URL's server; yield the port
+    of each.
+    """
     async with AsyncExitStack() as stack:
-        running: dict[str, Service] = {}
+        running: dict[str, int] = {}
         for kind, url in urls.items():
             own = database_at(url, f"bench_{kind}")
             server = _two_workers(own) if kind == "two" else service(kind, own)
-            port = await stack.enter_async_context(server)
-            running[kind] = Service(port, await open_tickets(port))
+            running[kind] = await stack.enter_async_context(server)
         yield running
 
 
