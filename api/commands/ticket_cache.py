@@ -8,6 +8,7 @@ Commands for one ticket take turns within a process (`ticket_locks.py`), so that
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from functools import cache
+from sys import intern
 from typing import NamedTuple
 from uuid import UUID
 
@@ -27,8 +28,8 @@ from eventstore.reading import read_slices
 KEPT_BYTES = 64 * 2**20
 """What kept tickets may weigh in all, by a generous estimate of their memory."""
 
-_EVENT_BYTES = 700  # a command's key, fingerprint and versions, measured
-_CHARACTER_BYTES = 4  # at most: texts of the state; UTF-8 has as many bytes of them, or more
+_EVENT_BYTES = 700  # a command's key, fingerprint and versions: measured 570, and longer keys
+_CHARACTER_BYTES = 4  # at most, of the state's texts; as JSON they have as many bytes or more
 
 
 _LOOKUPS = Counter(
@@ -52,7 +53,7 @@ class Done(NamedTuple):
     """What an earlier command led to, and what it said."""
 
     fingerprint: str
-    events: list[EventRef]
+    events: tuple[EventRef, ...]
     follow_up: UUID | None
 
 
@@ -80,7 +81,8 @@ class Stream:
     @property
     def weight_bytes(self) -> int:
         """What it may weigh in memory, by a generous estimate."""
-        return _EVENT_BYTES * self.head.version + _CHARACTER_BYTES * self.content_bytes
+        state_bytes = len(orjson.dumps(self.ticket, default=str))
+        return _EVENT_BYTES * self.head.version + _CHARACTER_BYTES * state_bytes
 
     @property
     def size(self) -> Size:
@@ -93,7 +95,7 @@ class Stream:
         for event in events:
             public = is_public(event.type, event.data)
             public_version += public
-            yield EventRef(event.version, event.type, public_version, public)
+            yield EventRef(event.version, intern(event.type), public_version, public)
 
     def extend(self, events: Iterable[Envelope]) -> None:
         """Fold the events that come next. Raises HistoryError: the stream is an empty one then, for
@@ -118,11 +120,9 @@ class Stream:
             key = (envelope.metadata.actor.id, command.id)
             [ref] = self.refs([envelope])
             self.public_version = ref.public_version
-            if (done := self._done.get(key)) is None:
-                done = self._done[key] = Done(command.fingerprint, [], None)
-            done.events.append(ref)
-            if (follow_up := event.goes_on_in()) is not None:
-                self._done[key] = done._replace(follow_up=follow_up)
+            done = self._done.get(key, Done(command.fingerprint, (), None))
+            follow_up = event.goes_on_in() or done.follow_up
+            self._done[key] = Done(done.fingerprint, (*done.events, ref), follow_up)
 
 
 class TicketCache:
