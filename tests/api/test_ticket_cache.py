@@ -109,6 +109,17 @@ async def test_what_is_kept_is_bounded_by_its_weight(store, database, monkeypatc
     assert not kept._locks._waiting
 
 
+async def test_what_is_said_weighs_nothing(store):
+    """No state keeps the texts of messages, so there is room for more tickets."""
+    handler, weights = Handler(store), []
+    for body in ("x", "x" * 5000):
+        ticket = uuid4()
+        await handler.handle(ticket, by_alice(OPEN))
+        await handler.handle(ticket, by_alice(AddNote(body=body)))
+        weights.append(handler._cache._kept[ticket].weight_bytes)
+    assert weights[0] == weights[1]
+
+
 async def test_one_huge_ticket_does_not_make_room_for_many(store, database, monkeypatch):
     monkeypatch.setattr(streams, "KEPT_BYTES", 300_000)
     handler = Handler(store)
