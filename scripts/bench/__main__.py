@@ -4,7 +4,7 @@
     casebook bench durability   the same with each command on disk, and without
     casebook bench reads        tickets and lists, and the same bytes from memory
     casebook bench lists        pages of lists over histories of different shapes
-    casebook bench growth       what a command costs on a long stream, and in a long log
+    casebook bench growth       how cost grows with tickets, logs, clients and more
     casebook bench projections  from acknowledged to visible; what a projector can take
     casebook bench dashboard    the dashboard, and an aggregation over the same tickets
     casebook bench replay       all views built anew, and a mere scan of the log

@@ -16,9 +16,9 @@ from projections.generations import Generations
 from projections.views import tickets
 from scripts.bench.found import Table, median, ratio
 from scripts.bench.made_up_views import copies, made_up_lives, write_views
-from scripts.bench.measuring import Options, in_turns, prepared
+from scripts.bench.measuring import Options, answered_in, in_turns, prepared
 from scripts.testbed.load import Connection
-from scripts.testbed.promises import HEADERS, accepted
+from scripts.testbed.promises import HEADERS
 from scripts.testbed.services import service
 
 _PATHS = {
@@ -58,10 +58,8 @@ async def measure(url: str, options: Options) -> list[Table]:
 
 
 async def _get(port: int, path: str) -> float:
-    began = time.perf_counter()
     async with Connection(port, HEADERS) as connection:
-        accepted(await connection.get(path))
-    return 1000 * (time.perf_counter() - began)
+        return await answered_in(connection.get(path))
 
 
 async def _aggregate(shown: Database) -> float:

@@ -20,6 +20,7 @@ from projections.views.tickets import TicketRead
 from scripts.testbed.services import ACTOR
 
 DAYS = 730
+GROUPS = 12
 _LIVES = 500
 _INSERTED_AT_ONCE = 250
 _FIRST_DAY = datetime(2024, 1, 1, 9, tzinfo=UTC)
@@ -27,9 +28,11 @@ _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _YEAR = timedelta(days=365)
 
 
-def made_up_lives(first: datetime = _FIRST_DAY) -> list[TicketRead]:
-    """Fold the lives of some tickets, which were opened in the two years from a first day on."""
-    return [_life(first, random.Random(n)) for n in range(_LIVES)]  # noqa: S311
+def made_up_lives(first: datetime = _FIRST_DAY, groups: int = GROUPS) -> list[TicketRead]:
+    """Fold the lives of some tickets of so many groups, which were opened in the two years from a
+    first day on.
+    """
+    return [_life(first, groups, random.Random(n)) for n in range(max(_LIVES, groups))]  # noqa: S311
 
 
 def copies(lives: Sequence[TicketRead], count: int) -> Iterator[TicketRead]:
@@ -53,14 +56,14 @@ async def write_views(shown: Database, reads: Iterable[TicketRead]) -> None:
         await shown.write(writes[start : start + _INSERTED_AT_ONCE])
 
 
-def _life(first: datetime, chance: random.Random) -> TicketRead:
+def _life(first: datetime, groups: int, chance: random.Random) -> TicketRead:
     at = first + timedelta(hours=chance.randrange(24 * DAYS))
     opening: JsonObject = {
         "subject": "Printer jam",
         "body": "It jams on every page. " * 5,
         "requester": f"customer {chance.randrange(5000)}",
         "priority": chance.choice(["low", "normal", "normal", "high", "urgent"]),
-        "group": f"group {chance.randrange(12)}",
+        "group": f"group {chance.randrange(groups)}",
         "tags": [],
         "fields": {},
     }

@@ -15,7 +15,7 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.generations import Generations
 from scripts.console import counting
-from scripts.testbed.load import Connection, request
+from scripts.testbed.load import Answer, Connection, request
 from scripts.testbed.promises import HEADERS, accepted, connected
 from scripts.testbed.services import NOTE, OPEN
 
@@ -76,6 +76,13 @@ async def milliseconds(done: Awaitable[object]) -> float:
     """Return how long something takes."""
     began = time.perf_counter()
     await done
+    return 1000 * (time.perf_counter() - began)
+
+
+async def answered_in(answer: Awaitable[Answer]) -> float:
+    """Return how many milliseconds an answer takes. Raises PromiseBroken if it is a refusal."""
+    began = time.perf_counter()
+    accepted(await answer)
     return 1000 * (time.perf_counter() - began)
 
 
