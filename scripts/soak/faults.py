@@ -9,7 +9,8 @@ before: a command is taken, lists show it, and the server is ready. Some kinds a
 server starts, and fail then.
 
 A round has each kind fail once, each in another way than in the rounds before; so as many rounds as
-there are ways are the whole matrix. At the end of a round each command is in the log once, as its
+there are ways are the whole matrix. At work one command fails at a time; some of a replay, or of a
+start, fail in one. At the end of a round each command is in the log once, as its
 client was told, the webhook has been told of all of it, and the views equal the log. All of it
 takes hours: with `--done FILE` it can be stopped, and goes on with what is left.
 """
@@ -18,8 +19,9 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -72,6 +74,7 @@ _SEEN_SECONDS = 60.0  # until a command of a kind is sent again
 _CLIENTS = 3
 _TICKETS = 120  # more than come in the first answer to a list
 _PAUSE_SECONDS = 0.05
+_TOGETHER = 6  # commands of a start or a replay that fail in one
 _READ = ("/tickets?limit=200", "/dashboard", "/projections", "/events")
 
 AT_START: Collection[str] = (
@@ -183,14 +186,27 @@ def _in_transaction(sent: JsonObject) -> bool:
     return sent.get("autocommit") is False
 
 
-class _Fault:
-    """Has the first command of one kind fail in one way, and counts what is sent."""
+class _Cell(NamedTuple):
+    kind: str
+    fault: str
 
-    def __init__(self, kind: str | None = None, fault: str = "") -> None:
+    @property
+    def sent(self) -> str:
+        """The kind as it is heard."""
+        return self.kind.removeprefix(START).removeprefix(REPLAY)
+
+
+class _Faults:
+    """Has the first command of each kind fail in its way, and counts what is sent."""
+
+    def __init__(self, cells: Iterable[_Cell] = ()) -> None:
+        """`cells`: no two of one kind."""
         self.seen: Counter[str] = Counter()
-        self._kind, self._fault = kind, fault
-        self.at: float | None = None
-        self.is_possible = True
+        self.waiting = {cell.sent: cell for cell in cells}
+        self.happened: list[_Cell] = []
+        self.impossible: list[_Cell] = []
+        """Those that no command of their kind can have."""
+        self.last_at = 0.0
 
     @property
     def again(self) -> list[str]:
@@ -200,49 +216,45 @@ class _Fault:
     def heard(self, sent: JsonObject) -> Fate | Done | Refused:
         kind = kind_of(sent)
         self.seen[kind] += 1
-        if kind != self._kind or self.at is not None or not self.is_possible:
+        if (cell := self.waiting.pop(kind, None)) is None:
             return Fate.PASSED
-        fate = failing(sent, self._fault)
-        if fate is None:
-            self.is_possible = False
+        if (fate := failing(sent, cell.fault)) is None:
+            self.impossible.append(cell)
             return Fate.PASSED
-        self.at = time.monotonic()
+        self.happened.append(cell)
+        self.last_at = time.monotonic()
         return fate
 
-    async def happen(self, port: int) -> float | None:
-        """Wait until it has happened; return when, or None if no command of its kind fails so.
-
-        Raises PromiseBroken if no such command is sent.
+    async def happen(self, port: int) -> None:
+        """Wait until one has happened, or cannot. Raises PromiseBroken if none of these kinds is
+        sent.
         """
 
-        async def is_over() -> bool:
+        async def has_happened() -> bool:
             with suppress(PromiseBroken):
                 await until_well(port, _ASKED_SECONDS)  # which sends what is not sent otherwise
-            return self.at is not None or not self.is_possible
+            return bool(self.happened or self.impossible)
 
-        seen = self.seen.keys()
-        await until(is_over, _SEEN_SECONDS, f"{self._kind} is sent, and not only {seen}")
-        return self.at
+        kinds, seen = [*self.waiting], self.seen.keys()
+        await until(has_happened, _SEEN_SECONDS, f"one of {kinds} is sent, and not only {seen}")
 
 
-async def mended(what: str, at: float, port: int, wire: Wire) -> float:
-    """Wait until all is as before a fault; return how many seconds after it that is."""
+async def well_again(what: str, port: int, wire: Wire) -> float:
+    """Wait until all is as before a fault; return when that is, by the monotonic clock."""
     await until(lambda: not wire.waiting, _STUCK_SECONDS, f"{what}: given up")
     try:
         await until_well(port, _STUCK_SECONDS)
     except PromiseBroken as error:
         raise PromiseBroken(f"{what}: {error}") from None
-    took = time.monotonic() - at
-    require(took < patience(BACK_SECONDS), f"{what}: back only after {took:.1f} s")
-    return took
+    return time.monotonic()
+
+
+def require_soon(what: str, seconds: float) -> None:
+    """Raises PromiseBroken if it took too long until all was as before."""
+    require(seconds < patience(BACK_SECONDS), f"{what}: back only after {seconds:.1f} s")
 
 
 # --- what it works on -----------------------------------------------------------------------------
-
-
-class _Cell(NamedTuple):
-    kind: str
-    fault: str
 
 
 class _Table:
@@ -258,33 +270,43 @@ class _Table:
         """Return what no earlier run has had fail."""
         return [cell for cell in cells if "\t".join((driver, *cell)) not in self._done]
 
-    def done(self, driver: DriverName, cell: _Cell) -> None:
-        """Note that one has failed, or that none of its kind can fail so."""
+    def add(self, driver: DriverName, faults: _Faults, seconds: float) -> None:
+        """Note what has failed, or cannot, and that all was well so many seconds after the last."""
+        for cell in faults.happened:
+            screen.print(f"{seconds:6.1f} s  {driver:8}{cell.fault:36}{cell.kind}", soft_wrap=True)
+            self.counted["faults"] += 1
+            self.counted[cell.fault] += 1
+            self.counted["slowest_ms"] = max(self.counted["slowest_ms"], round(1000 * seconds))
         if self._file is not None:
             with self._file.open("a") as file:
-                print(driver, *cell, sep="\t", file=file)
-
-    def add(self, driver: DriverName, kind: str, fault: str, seconds: float) -> None:
-        screen.print(f"{seconds:6.1f} s  {driver:8}{fault:36}{kind}", soft_wrap=True)
-        self.counted["faults"] += 1
-        self.counted[fault] += 1
-        self.counted["slowest_ms"] = max(self.counted["slowest_ms"], round(1000 * seconds))
+                for cell in (*faults.happened, *faults.impossible):
+                    print(driver, *cell, sep="\t", file=file)
+        faults.happened.clear()
+        faults.impossible.clear()
 
 
-async def _fail(
-    driver: DriverName, cell: _Cell, table: _Table, failing: _Fault, port: int, wire: Wire
+async def _fail(driver: DriverName, faults: _Faults, table: _Table, port: int, wire: Wire) -> None:
+    """Wait until some commands have failed and all is as before, and note how long that took."""
+    await faults.happen(port)
+    while True:
+        failed = [*faults.happened]
+        what = "; ".join(f"{cell.fault}, {cell.kind}" for cell in failed)
+        took = await well_again(what, port, wire) - faults.last_at
+        if failed == faults.happened:  # and no more meanwhile
+            break
+    if failed:
+        require_soon(what, took)
+    table.add(driver, faults, took)
+
+
+async def _fail_at_start(
+    urls: Iterator[str], driver: DriverName, cells: Sequence[_Cell], table: _Table
 ) -> None:
-    """Wait until a command has failed and all is as before, and note how long that took."""
-    if (at := await failing.happen(port)) is not None:
-        table.add(driver, *cell, await mended(f"{cell.fault}, {cell.kind}", at, port, wire))
-    table.done(driver, cell)
-
-
-async def _fail_at_start(url: str, driver: DriverName, cell: _Cell, table: _Table) -> None:
-    """Start a server on an empty database, and have a command fail meanwhile."""
-    failing = _Fault(cell.kind.removeprefix(START), cell.fault)
-    async with _server(url, driver, failing.heard, may_end=True) as (port, wire):
-        await _fail(driver, cell, table, failing, port, wire)
+    """Start servers on empty databases until each of some commands has failed meanwhile."""
+    faults = _Faults(cells)
+    while faults.waiting:
+        async with _server(next(urls), driver, faults.heard, may_end=True) as (port, wire):
+            await _fail(driver, faults, table, port, wire)
 
 
 async def _fail_at_work(
@@ -300,7 +322,7 @@ async def _fail_at_work(
     done.
     """
     clients, receiver = Clients(), Receiver()
-    learning, replaying = _Fault(), _Fault()
+    learning, replaying = _Faults(), _Faults()
     async with (
         _server(url, driver, learning.heard) as (port, wire),
         through(url, replaying.heard) as (replayed_by, replay_wire),
@@ -317,11 +339,12 @@ async def _fail_at_work(
             if cells is None:
                 learning.seen.clear()
                 await asyncio.sleep(_LEARNING_SECONDS)
-            for cell in cells or ():
-                failing = _Fault(cell.kind.removeprefix(REPLAY), cell.fault)
-                on = replay_wire if cell.kind.startswith(REPLAY) else wire
-                on.heard = failing.heard
-                await _fail(driver, cell, table, failing, port, on)
+            for some in groups(cells or ()):
+                faults = _Faults(some)
+                on = replay_wire if some[0].kind.startswith(REPLAY) else wire
+                on.heard = faults.heard
+                while faults.waiting:
+                    await _fail(driver, faults, table, port, on)
         table.counted.update(await clients.judge(port, url, check))
         await until(lambda: receiver.received.is_all_of(store), _STUCK_SECONDS, "webhook told all")
         table.counted.update(told=receiver.received.counted["events"])
@@ -429,12 +452,23 @@ async def failover(url: str, seconds: int, check: Check = audited) -> Counter[st
                 is_true = answer.status == 201 or is_unknown
                 require(is_true, f"{answer.status} after {waited:.1f} s")
                 counted[f"first_answered_{answer.status}"] += 1
-                took = await mended("no primary", at, port, wire)
+                took = await well_again("no primary", port, wire) - at
+                require_soon("no primary", took)
                 counted["slowest_ms"] = max(counted["slowest_ms"], round(1000 * took))
             counted.update(await clients.judge(port, own, check))
 
     await run_all(*(outlast(driver) for driver in DRIVERS))
     return counted
+
+
+def groups(cells: Sequence[_Cell]) -> Iterator[Sequence[_Cell]]:
+    """Yield the cells that fail at a time: at work each alone, since there one may show what
+    another hides; of a start or of a replay, which take seconds each, some together.
+    """
+    for prefix, same in groupby(cells, lambda cell: cell.kind.removesuffix(cell.sent)):
+        waiting = iter(same)
+        while some := [*islice(waiting, _TOGETHER if prefix else 1)]:
+            yield some
 
 
 def diagonal(kinds: Collection[str], round_: int) -> list[_Cell]:
@@ -467,8 +501,9 @@ async def faults(
 
         sent = kinds or await _fail_at_work(own("learning"), driver, None, table, check)
         for round_ in range(first, first + rounds):
-            for n, cell in enumerate(table.left(driver, diagonal(starts, round_))):
-                await _fail_at_start(own(f"start_{round_}_{n}"), driver, cell, table)
+            empty = (own(f"start_{round_}_{n}") for n in count())
+            for cells in groups(table.left(driver, diagonal(starts, round_))):
+                await _fail_at_start(empty, driver, cells, table)
             if cells := table.left(driver, diagonal(sent, round_)):
                 await _fail_at_work(own(f"{round_}"), driver, cells, table, check)
 
