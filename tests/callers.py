@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from api.access.authentication import Access
 from api.access.tokens import Tokens
+from api.commands.handler import Submission
 from api.settings import Issuer
 
 _KEY = Ed25519PrivateKey.generate()
@@ -53,3 +54,8 @@ EVERYBODY = (REQUESTER, AGENT, SUPERVISOR, AUDITOR, ADMIN)
 def access(database, limit="1000000/second"):
     """Who is known in tests: by keys of the database, and by the tokens made here."""
     return Access(database, Tokens(ISSUER), limit)
+
+
+def by(actor, command, **more):
+    """A command as an actor sends it to a handler."""
+    return Submission(command=command, actor=actor, **more)

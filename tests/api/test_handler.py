@@ -26,13 +26,10 @@ from domain.tickets.relations import MergeTicket
 from eventstore.event_document import chain_is_whole, fingerprint
 from eventstore.failures import OutcomeUnknown, StoreUnavailable, VersionConflict
 from eventstore.log import EventStore
+from tests.callers import by
 from tests.spec import ALICE, BOB
 
 OPEN = OpenTicket(subject="Printer jam", requester="bob")
-
-
-def by(actor, command, **more):
-    return Submission(command=command, actor=actor, **more)
 
 
 @pytest.fixture

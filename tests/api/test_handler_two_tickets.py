@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.commands.handler import Handler, KeyReused, Submission, VersionMismatch
+from api.commands.handler import Handler, KeyReused, VersionMismatch
 from api.queries.representations import Tickets
 from api.queries.watermark import ReadModels
 from api.ticket_links import leads_to
@@ -33,14 +33,11 @@ from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
 from projections.views.tickets import to_document
 from scripts.testbed.patience import patience
+from tests.callers import by
 from tests.memory import MemoryDatabase
 from tests.spec import ALICE, BOB, folded, opened
 
 OPEN = OpenTicket(subject="Printer jam", requester="bob", priority="high")
-
-
-def by(actor, command, **more):
-    return Submission(command=command, actor=actor, **more)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from api.access.rights import Principal
-from api.commands.handler import Handler, Submission
+from api.commands.handler import Handler
 from api.queries.history import past
 from api.queries.history.routes import PastQuery
 from api.queries.visibility import Visibility
@@ -42,7 +42,7 @@ from eventstore.log import EventStore
 from eventstore.reading import read_events
 from projections.generations import Generations
 from tests.api.test_api import is_problem, serving
-from tests.callers import AGENT
+from tests.callers import AGENT, by
 from tests.projecting import add, open_some, owning_all, writer
 from tests.spec import ALICE, BOB, NOW, OTHER, PAST, given, opened
 
@@ -138,10 +138,6 @@ def test_a_full_ticket_goes_on_for_no_other():
 
 
 OPEN = OpenTicket(subject="Printer jam", requester="bob")
-
-
-def by(actor, command, **more):
-    return Submission(command=command, actor=actor, **more)
 
 
 @pytest.mark.parametrize("most", [Size(5, 2**20), Size(10_000, 400)], ids=["events", "bytes"])

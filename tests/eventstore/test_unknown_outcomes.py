@@ -9,7 +9,7 @@ import pytest
 
 from api.access.keys import Keys
 from api.app import create_app
-from api.commands.handler import Handler, Submission, VersionMismatch
+from api.commands.handler import Handler, VersionMismatch
 from api.desk.store import Desks
 from domain.desk import Desk
 from domain.errors import Unacceptable
@@ -23,7 +23,7 @@ from eventstore.failures import OutcomeUnknown
 from eventstore.log import EventStore
 from scripts.testbed.wire import passed
 from tests.api.test_api import asking
-from tests.callers import access
+from tests.callers import access, by
 from tests.late import happens, hold_appends, hold_commits, hold_inserts_into, late_wire
 from tests.spec import ALICE, BOB
 
@@ -90,10 +90,6 @@ async def ticket(store):
 async def assigned(store, ticket):
     await Handler(store).handle(ticket, by(ALICE, AssignTicket(assignee="bob")))
     return ticket
-
-
-def by(actor, command, **more):
-    return Submission(command=command, actor=actor, **more)
 
 
 async def settled(handler, ticket_id, submission):

@@ -7,7 +7,8 @@ from domain.codec import EventData
 from domain.tickets import encode
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained, utc_now
 from scripts.number_tickets import number_all
-from tests.api.test_handler import OPEN, by
+from tests.api.test_handler import OPEN
+from tests.callers import by
 from tests.projecting import open_some
 from tests.spec import BOB, NOW, opened
 
