@@ -19,7 +19,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar, cast, get_type_hints
+from uuid import UUID
 
 from cachetools import TTLCache
 from pydantic import BaseModel, ConfigDict, Strict, ValidationError, create_model
@@ -152,6 +153,14 @@ class Reader(Generic[T]):
             except UnreadableDocument:
                 unreadable.append(document)
         return values, unreadable
+
+
+def uuid_of(document: Document) -> UUID:
+    """Return the id of a stored document whose collection has UUIDs for ids: of tickets, persons.
+
+    It is not looked at: a document that has another was put there by hand, and is named by that.
+    """
+    return cast("UUID", document["_id"])
 
 
 class _Dataclass(Protocol):

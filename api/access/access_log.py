@@ -38,7 +38,7 @@ from api.access.rights import Principal
 from domain.errors import CasebookError, PersonGone
 from domain.values import ERASED, JsonObject
 from eventstore.database import Database
-from eventstore.documents import Reader, strict_decoder
+from eventstore.documents import Reader, strict_decoder, uuid_of
 from eventstore.key_files import KeyUnusable
 from eventstore.mongo.errors import time_limit
 from eventstore.mongo.limits import make_index
@@ -149,7 +149,7 @@ class AccessLog:
             documents = await found.to_list()
             page = self._reader.each(documents[:limit])
             names = await self._vault.names({each.person for each in page if each.person})
-        following = cast("UUID", documents[limit - 1]["_id"]) if documents[limit:] else None
+        following = uuid_of(documents[limit - 1]) if documents[limit:] else None
         return [_named(each, names) for each in page], following
 
     async def of(self, person: UUID, name: str) -> AsyncIterator[JsonObject]:

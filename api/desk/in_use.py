@@ -12,7 +12,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple, cast, get_args
+from typing import NamedTuple, get_args
 from uuid import UUID
 
 from api.queries.watermark import ReadModels
@@ -21,6 +21,7 @@ from domain.errors import CasebookError, StateConflict
 from domain.tickets.ticket import Status
 from domain.values import JsonObject
 from eventstore.database import Database
+from eventstore.documents import uuid_of
 from eventstore.mongo.sorted_pages import listed_along
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
@@ -197,7 +198,7 @@ class InUse:
         documents = await self._views.ask(partial(_find, asked))
         for document in documents:
             for use in removed.used_by(document):
-                found[use].append(cast("UUID", document["_id"]))
+                found[use].append(uuid_of(document))
         if found:
             raise DeskInUse(found, all_told=len(documents) < _MOST_FOUND)
 

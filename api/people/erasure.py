@@ -21,7 +21,6 @@ import asyncio
 import logging
 from collections.abc import Collection
 from contextlib import suppress
-from typing import cast
 from uuid import UUID
 
 from api.access.access_log import AccessLog
@@ -32,7 +31,7 @@ from domain.tickets import CODEC
 from domain.values import one_spelling
 from eventstore.background import run_all
 from eventstore.database import Database
-from eventstore.documents import UnreadableDocument
+from eventstore.documents import UnreadableDocument, uuid_of
 from eventstore.key_files import KeyUnusable
 from eventstore.log import EventStore
 from eventstore.personal.vault import UnknownPerson
@@ -173,4 +172,4 @@ async def named_tickets(database: Database, name: str) -> set[UUID]:
     """Return the tickets that the views show as a person's, or as followed by them."""
     shown = (await Generations(database).shown()).collection(tickets.COLLECTION)
     found = shown.find({"participants": one_spelling(name)}, {"_id": 1})
-    return {cast("UUID", document["_id"]) async for document in found}
+    return {uuid_of(document) async for document in found}

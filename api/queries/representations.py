@@ -29,6 +29,7 @@ from domain.tickets.ticket import (
     Ticket,
 )
 from domain.values import REDACTED, FieldValue, JsonObject, Priority, TicketNumber
+from eventstore.documents import uuid_of
 from eventstore.event_document import from_document
 from eventstore.log import EventStore
 from eventstore.mongo.request_batcher import RequestBatcher
@@ -188,7 +189,7 @@ class Tickets:
 
         Raises StoreUnavailable.
         """
-        ticket_id = cast("UUID", document["_id"])
+        ticket_id = uuid_of(document)
         kinds = {link["relation"] for link in cast("list[JsonObject]", document["links"])}
         found = [each for each in IN_CHAINS if {each, OPPOSITE[each]} <= kinds]
         if not found or (ticket := await self._ticket(ticket_id)) is None:

@@ -29,6 +29,7 @@ from domain.errors import Refusal, Unacceptable
 from domain.values import JsonObject, at_most
 from eventstore.cached_value import CachedValue
 from eventstore.database import Database
+from eventstore.documents import uuid_of
 from eventstore.failures import StoreError
 from eventstore.mongo.errors import time_limit, translate_driver_errors
 from eventstore.mongo.request_batcher import RequestBatcher
@@ -242,7 +243,7 @@ class ReadModels:
         with translate_driver_errors():
             shown = (await self._generations.known()).of(self._database)
             found = shown.collection(tickets.COLLECTION).find({"_id": {"$in": [*ids]}})
-            return {cast("UUID", document["_id"]): document for document in await found.to_list()}
+            return {uuid_of(document): document for document in await found.to_list()}
 
     async def open(
         self, asked: FreshnessQuery, prefer: str | None, by: str = "version"
@@ -308,8 +309,7 @@ class ReadModels:
             reads = shown.collection(tickets.COLLECTION)
             found = reads.find({"_id": {"$in": [*ids]}}, {"version": 1, "public_version": 1})
             return {
-                cast("UUID", d["_id"]): cast("dict[str, int]", {"public_version": 0, **d})
-                async for d in found
+                uuid_of(d): cast("dict[str, int]", {"public_version": 0, **d}) async for d in found
             }
 
         return await self.ask(question)

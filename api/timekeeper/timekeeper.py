@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 from uuid import UUID
 
 from cachetools import TLRUCache
@@ -46,6 +46,7 @@ from domain.values import JsonObject
 from eventstore import failures
 from eventstore.background import run_all
 from eventstore.database import Database
+from eventstore.documents import uuid_of
 from eventstore.event_document import Envelope, from_document
 from eventstore.failures import StoreBusy, StoreUnavailable
 from eventstore.log import EventStore
@@ -187,7 +188,7 @@ class Timekeeper:
         for time, question in questions.items():
             async with time_limit():
                 page = await self._generations.ask(partial(self._matches, question, time))
-            found |= dict.fromkeys(cast("UUID", document["_id"]) for document in page)
+            found |= dict.fromkeys(uuid_of(document) for document in page)
         return [ticket_id for ticket_id in found if ticket_id not in self._aside]
 
     async def _matches(self, question: JsonObject, time: str, shown: Database) -> list[JsonObject]:

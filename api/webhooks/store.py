@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, NamedTuple, cast
+from typing import Annotated, NamedTuple
 from uuid import UUID
 
 from pydantic import BeforeValidator
@@ -22,7 +22,7 @@ from pydantic import BeforeValidator
 from domain.errors import NotFound, StateConflict
 from domain.values import JsonObject
 from eventstore.database import Database
-from eventstore.documents import Document, Reader, StoredSet, as_document, strict_decoder
+from eventstore.documents import Document, Reader, StoredSet, as_document, strict_decoder, uuid_of
 from eventstore.lease import LEASE_SECONDS, Lease
 from eventstore.mongo.limits import in_parts
 from eventstore.mongo.resend import insert
@@ -150,7 +150,7 @@ class Webhooks:
         not.
         """
         found = self._hooks.find(condition or {}, {"_id": 1}).sort("_id", 1)
-        return [cast("UUID", document["_id"]) async for document in found]
+        return [uuid_of(document) async for document in found]
 
     async def ids_asking_for(self, requester: str) -> list[UUID]:
         """Return the ids of those that ask for a requester's tickets, read or not."""

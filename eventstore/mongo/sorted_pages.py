@@ -29,6 +29,7 @@ from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import OperationFailure, PyMongoError
 
 from domain.values import JsonObject
+from eventstore.documents import uuid_of
 from eventstore.mongo.driver import Collection, MongoDatabase, maybe_await
 from eventstore.mongo.key_histogram import (
     BEGIN,
@@ -340,7 +341,7 @@ class _Reads:
 
     def key(self, document: JsonObject) -> int:
         """Return where a document stands in the order of reading."""
-        time, id_ = cast("datetime", document[self.query.by]), cast("UUID", document["_id"])
+        time, id_ = cast("datetime", document[self.query.by]), uuid_of(document)
         return self.query.key(Position(time, id_))
 
 

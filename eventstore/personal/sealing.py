@@ -92,7 +92,7 @@ class PersonKey:
             cipher = AESGCM(secret)
         sealed = base64.b64decode(text, validate=True)
         opened = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place)
-        return cast("object", orjson.loads(opened))
+        return orjson.loads(opened)
 
     def sealed_tree(self, tree: KeyTree) -> str:
         """Encrypt a tree of theirs: it is gone when their key is."""

@@ -54,12 +54,12 @@ from cachetools import LRUCache
 from domain.errors import CasebookError, NotFound, PersonGone
 from domain.values import ERASED, JsonObject, one_spelling
 from eventstore.background import Supervisor
-from eventstore.documents import CRITICAL, Unreadable, UnreadableDocument
+from eventstore.documents import CRITICAL, Unreadable, UnreadableDocument, uuid_of
 from eventstore.event_document import TICKET_EVENTS, EventDocument, utc_now
 from eventstore.key_files import KeyUnusable
 from eventstore.mongo.coalesced_reads import CAN_WAIT_SECONDS, CoalescedReads
+from eventstore.mongo.driver import AsyncCollection, Namespace
 from eventstore.mongo.driver import Collection as StoredKeys
-from eventstore.mongo.driver import Namespace
 from eventstore.mongo.errors import time_limit, translate_driver_errors
 from eventstore.mongo.limits import make_index
 from eventstore.mongo.resend import insert_new
@@ -146,7 +146,7 @@ class Vault:
         self._persons = keys[PERSONS]
         self._keyring = keys[KEYRING]
         self._log = database[TICKET_EVENTS]
-        self._erasures = database[PERSON_EVENTS]
+        self._erasures = cast("AsyncCollection[EventDocument]", database[PERSON_EVENTS])
         self._reads = reads or CoalescedReads(database)
         self.redactions = Redactions(self._reads)
         """What nobody is to read any more, whoever they are."""
@@ -280,7 +280,7 @@ class Vault:
                 self._erasures.find(tombstones, {"data.known_by": 1}).to_list(),
                 self._persons.find(erased, {"known_by": 1}).to_list(),
             )
-        gone = {bytes.fromhex(str(cast("JsonObject", f["data"])["known_by"])) for f in in_log}
+        gone = {bytes.fromhex(str(event["data"]["known_by"])) for event in in_log}
         return gone | {_known_by(document) for document in in_keys}
 
     async def _find_or_make(self, names: Collection[str]) -> dict[str, PersonKey]:
@@ -298,7 +298,7 @@ class Vault:
                 documents = await self._persons.find({"known_by": {"$in": [*digests]}}).to_list()
                 for document in documents:
                     await self._plant(document)
-            ids = {digests[_known_by(d)]: _id(d) for d in documents}
+            ids = {digests[_known_by(d)]: uuid_of(d) for d in documents}
             keys = await self._fetch([*ids.values()])
             found: dict[str, PersonKey] = {}
             for name, person in ids.items():
@@ -345,7 +345,7 @@ class Vault:
 
     def _key(self, document: JsonObject) -> PersonKey:
         """Return the key of a person. Raises KeyUnusable."""
-        person = _id(document)
+        person = uuid_of(document)
         key = PersonKey(person, self._master.unwrap(_wrapped(document), person.bytes))
         return key.with_tree(document["tree"]) if "tree" in document else key
 
@@ -360,11 +360,9 @@ class Vault:
                 self._erasures.find(tombstones, {"ticket_id": 1}).to_list(),
             )
         gone = await self._gone(_known_by(document) for document in documents)
-        found: dict[UUID, Key] = {
-            cast("UUID", tombstone["ticket_id"]): _ERASED for tombstone in in_log
-        }
+        found: dict[UUID, Key] = {tombstone["ticket_id"]: _ERASED for tombstone in in_log}
         for document in documents:
-            person = _id(document)
+            person = uuid_of(document)
             if person not in found:
                 try:
                     is_gone = _known_by(document) in gone
@@ -449,7 +447,7 @@ class Vault:
         Raises UnreadableDocument for a key that is none.
         """
         name: str | None = None
-        person = _id(document)
+        person = uuid_of(document)
         if document.get("key") is not None:
             try:
                 wrapped = _wrapped(document)
@@ -468,7 +466,7 @@ class Vault:
     async def id_of(self, name: str) -> UUID | None:
         """Return the id of the person of a name, erased or not; None for an unknown name."""
         with suppress(UnknownPerson):
-            return _id(await self._named(name))
+            return uuid_of(await self._named(name))
         return None
 
     async def names(self, ids: Collection[UUID]) -> dict[UUID, str]:
@@ -478,7 +476,7 @@ class Vault:
         keys = await self.of_ids(ids)
         with translate_driver_errors():
             found = await self._persons.find({"_id": {"$in": [*keys]}}, {"name": 1}).to_list()
-        sealed = {_id(document): str(document.get("name")) for document in found}
+        sealed = {uuid_of(document): str(document.get("name")) for document in found}
         return {id_: str(key.open(sealed.get(id_, ""), id_.bytes)) for id_, key in keys.items()}
 
     async def destroy(self, id_: UUID, known_by: bytes) -> None:
@@ -559,7 +557,7 @@ class Vault:
         long_ago = datetime(1970, 1, 1, tzinfo=UTC)  # a range, that an index can answer
         with translate_driver_errors():
             found = self._scan(PERSONS, {"erased_at": {"$gte": long_ago}})
-            return {_known_by(document): _id(document) async for document in found}
+            return {_known_by(document): uuid_of(document) async for document in found}
 
     async def still_there(self, digests: Iterable[bytes]) -> list[bytes]:
         """Return those of some names, by what they are known by, whose key is there: as after an
@@ -691,8 +689,7 @@ class Vault:
         is_news = self._seen is not None and seen != self._seen
         # A key that another process was just about to destroy may have been read once more.
         is_late = self._looked_at < self._learned_at + _LOOK_SECONDS
-        if now >= self._looked_at:  # else another look, begun later, was sooner done
-            self._seen, self._looked_at = seen, now
+        self._seen, self._looked_at = seen, now
         if is_news:
             self._invalidate_all()
         if is_late or now - self._cleared_at > _KEPT_SECONDS:
@@ -703,10 +700,6 @@ class Vault:
         self.invalidate()
         for other in list(self._others):
             other.invalidate()
-
-
-def _id(document: Mapping[str, object]) -> UUID:
-    return cast("UUID", document["_id"])
 
 
 def _wrapped(document: Mapping[str, object]) -> Wrapped:

@@ -12,14 +12,13 @@ Each step may be done again, by any process, after any crash: the first one to a
 from collections import defaultdict
 from contextlib import suppress
 from datetime import datetime
-from typing import NamedTuple, cast
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from domain import people
 from domain.actors import Actor
 from domain.errors import HistoryError
 from domain.people import STEPS, PersonErased, PersonEvent
-from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, fingerprint
 from eventstore.failures import VersionConflict
@@ -119,11 +118,8 @@ class Erasures:
 
     async def tombstones(self) -> dict[bytes, UUID]:
         """Return all who have been erased, by the lookup digests of their names."""
-        wanted = {"ticket_id": 1, "data.known_by": 1}
-        tombstones = self._database.scan(PERSON_EVENTS, {"version": 1}, wanted)
+        tombstones = self._store.scan_stored(("ticket_id", "data.known_by"), {"version": 1})
         return {
-            bytes.fromhex(str(cast("JsonObject", tombstone["data"])["known_by"])): cast(
-                "UUID", tombstone["ticket_id"]
-            )
-            async for tombstone in tombstones
+            bytes.fromhex(str(each["data"]["known_by"])): each["ticket_id"]
+            async for each in tombstones
         }

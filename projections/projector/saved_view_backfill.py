@@ -9,10 +9,11 @@ counted is found to be so.
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 from uuid import UUID
 
 from eventstore.database import Database
+from eventstore.documents import uuid_of
 from eventstore.partition import partition_of
 from projections.projector.batch import BatchWriter, OwnedPartitions
 from projections.projector.checkpoints import Checkpoints
@@ -80,6 +81,6 @@ class SavedViewBackfill:
 
     async def _matching(self, view: SavedView, numbers: set[int]) -> AsyncIterator[UUID]:
         async for found in self._scan(view.filter.listed.condition(), {"_id": 1}):
-            ticket_id = cast("UUID", found["_id"])
+            ticket_id = uuid_of(found)
             if partition_of(ticket_id) in numbers:
                 yield ticket_id

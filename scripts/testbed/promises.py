@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import cast
 
 from api.access.keys import KeyOrder, Keys, new_key
 from domain.actors import Actor, PrincipalRole
@@ -223,7 +222,7 @@ async def listening(
 ) -> AsyncIterator[int]:
     """Listen on a free port, which is yielded; `take` gets each connection."""
     async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
-        yield cast("int", server.sockets[0].getsockname()[1])
+        yield server.sockets[0].getsockname()[1]
 
 
 def database_processes(folder: Path) -> list[int]:
