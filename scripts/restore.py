@@ -16,109 +16,44 @@ afterwards get numbers far above all that the log has.
 """
 
 import argparse
-import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import groupby, islice
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import cast
 from uuid import UUID
 
 from pymongo.errors import BulkWriteError
 
 from api.settings import Settings
-from api.webhooks import store as webhooks
-from domain.days import UTC_ONLY
-from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.archive import Manifest, ManifestBuilder, from_line, lines, manifest_path
 from eventstore.database import Database
-from eventstore.event_document import EventDocument
-from eventstore.key_files import KeyUnusable, place
+from eventstore.documents import uuid_of
+from eventstore.key_files import place
 from eventstore.log import EventStore
 from eventstore.log_identity import ALIVE_SECONDS
-from eventstore.mongo import extended_json
 from eventstore.mongo.limits import count, in_batches, make_index, size_of
-from eventstore.personal import sealed_file
 from eventstore.personal.sealing import persons
 from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_database
-from eventstore.transparency.checkpoints import LogCheckpoints
-from eventstore.transparency.statements import COLLECTION as LOG_CHECKPOINTS
-from eventstore.transparency.statements import last_path, signing_key
+from eventstore.transparency.statements import last_path
 from projections.erasure.progress import Erasures
 from projections.generations import OF_FORMER_LAYOUT, Generations
 from projections.projector import checkpoints
-from projections.projector.batch import fold_ticket
-from projections.views import tickets
 from scripts import backup
-from scripts.checkpoint import describe, sign_restore
-from scripts.commands import fail
-from scripts.console import UsageError, counting, database, start, writing
-from scripts.verification import Verification
-from scripts.verify import verify_file
+from scripts.after_restore import send_from_now_on, show_that_it_reads, sign
+from scripts.console import counting, database, start, writing
+from scripts.restore_source import RestoreRefused, Source, hashes_of, open_keys, read
 
 _BATCH_EVENTS = 1000
 _BATCH_DOCUMENTS = 500
 _MARKS = "restores"
 _DUPLICATE_KEY = 11000
-_SHOWN = 5
 # Made by whatever has looked at the database, and of no weight; views are built anew.
 _OF_NO_WEIGHT = re.compile(
     rf"log_identity|processes|restores|repairs|ticket_numbers|webhook_dispatch|{OF_FORMER_LAYOUT.pattern}"
 )
-
-
-class RestoreRefused(CasebookError):
-    """The file or the database is not as it must be: for example a log that is not empty."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__("restore_refused", detail)
-
-
-@dataclass(slots=True)
-class Source:
-    """What is to be restored: a folder, or the file of a log alone."""
-
-    path: Path
-    manifest: Manifest
-    """The log's."""
-    whole: backup.Manifest | None = None
-    key: bytes | None = field(default=None, repr=False)
-    """What opens the file of keys; None if there is none, or it does not open."""
-    missing: list[str] = field(default_factory=list)
-    erasures: Path | None = None
-    """The events of erasures, of this backup or of a later one."""
-
-    @property
-    def id(self) -> str:
-        """What the restore is known by: the log's checksum, or that of the backup."""
-        if self.whole is None:
-            return self.manifest.sha256
-        return backup.sha256_of(self.path / backup.MANIFEST)
-
-    @property
-    def log(self) -> Path:
-        return self.path if self.whole is None else self.path / backup.LOG
-
-    def plain(self) -> Iterator[tuple[str, JsonObject]]:
-        """Yield the documents that are not sealed, each with the name of its collection."""
-        for name in backup.PLAIN if self.whole else ():
-            with (self.path / f"{name}.ndjson").open("rb") as file:
-                for line in file:
-                    yield name, extended_json.from_line(line)
-
-    def secret(self) -> Iterator[tuple[str, JsonObject]]:
-        """Yield the documents that are sealed, if they can be opened. Raises KeyUnusable."""
-        if self.key is None:
-            return
-        with (self.path / backup.SEALED).open("rb") as file:
-            header = sealed_file.read_header(file)
-            for line in sealed_file.read(file, header, self.key):
-                content = extended_json.from_line(line)
-                yield str(content["in"]), cast("JsonObject", content["document"])
 
 
 async def main(options: argparse.Namespace) -> int:
@@ -132,98 +67,19 @@ async def main(options: argparse.Namespace) -> int:
             await refuse_while_processes_run(db)
             await db.identity.replace(why)
             await Generations(db).discredit_former_layout()
-            await _send_from_now_on(db, EventStore(db))
+            await send_from_now_on(db, EventStore(db))
         else:
             why = options.why or _why(source)
             open_keys(source, db, passphrase)
             return await restore(db, source, why, settings, incomplete=options.incomplete)
-        code = await _show_that_it_reads(db, incomplete=options.incomplete)
-        return max(code, await _sign(db, settings, why))
+        code = await show_that_it_reads(db, incomplete=options.incomplete)
+        return max(code, await sign(db, settings, why))
 
 
 def _why(source: Source) -> str:
     if source.whole is None:
         return f"restored from the log {source.path.name}"
     return f"restored from the backup of {source.whole.taken_at}"
-
-
-# --- what is there to be restored ----------------------------------------------------------------
-
-
-def read(path: Path, erasures: Path | None = None) -> Source:
-    """Read and verify a backup or an exported log. `erasures`: of a later backup.
-
-    Raises UsageError, RestoreRefused, UnreadableBackup, UnreadableArchive, CannotVerify.
-    """
-    if not path.exists():
-        raise UsageError(f"cannot read {path}: there is no such file")
-    if not path.is_dir():
-        source = Source(path, Manifest.read(manifest_path(path)), erasures=erasures)
-        source.missing.append("all but the log: it is not in a log's file")
-        for each in (path, erasures):
-            if each is not None:
-                _verify(each)
-        return source
-    manifest = backup.Manifest.read(path)
-    for name, expected in manifest.files.items():
-        file = path / name
-        if file.parent != path or (not file.exists() and name == backup.SEALED):
-            continue  # keys are kept apart, and may be gone for good
-        try:
-            found = backup.sha256_of(file)
-        except OSError as error:
-            raise backup.UnreadableBackup(f"cannot read {file}: {error}") from error
-        if found != expected:
-            raise RestoreRefused(f"{file} was tampered with: its checksum differs")
-    of_log = Manifest.read(manifest_path(path / backup.LOG))
-    own = path / backup.OF_PERSONS
-    source = Source(path, of_log, manifest, erasures=erasures or own)
-    for each in {path / backup.LOG, own, erasures or own}:
-        _verify(each)
-    if erasures is not None and not _hashes(erasures) >= _hashes(own):
-        raise RestoreRefused(f"{erasures} lacks erasures that the backup has: it is no later one")
-    if not manifest.documents.get(LOG_CHECKPOINTS):
-        print("the backup has no signed checkpoints: nothing vouches for it but its own chains")
-    return source
-
-
-def _hashes(path: Path) -> set[bytes]:
-    with path.open("rb") as file:
-        return {from_line(line)["hash"] for line in file}
-
-
-def _verify(path: Path) -> None:
-    verification = Verification()
-    verify_file(path, verification)
-    if faults := verification.finish():
-        first = faults[0]
-        raise RestoreRefused(
-            f"{path} was tampered with: ticket {first.ticket} version {first.version}: "
-            f"{first.kind}, {first.detail}"
-        )
-
-
-def open_keys(source: Source, db: Database, passphrase: str | None) -> None:
-    """Have the source's keys opened, or say why they are missing."""
-    if source.whole is None:
-        return
-    sealed = source.path / backup.SEALED
-    what = "keys of persons, API keys, webhooks, saved views, access log"
-    if not sealed.exists():
-        source.missing.append(f"{what}: there is no {backup.SEALED}")
-        return
-    try:
-        with sealed.open("rb") as file:
-            source.key = sealed_file.key_for(sealed_file.read_header(file), db.masters, passphrase)
-        for _ in source.secret():  # all of it opens, or none is restored
-            pass
-    except (KeyUnusable, ValueError) as error:
-        source.key = None
-        told = error.detail if isinstance(error, KeyUnusable) else str(error)
-        source.missing.append(f"{what}: {told}")
-
-
-# --- restoring -----------------------------------------------------------------------------------
 
 
 async def restore(
@@ -279,11 +135,11 @@ async def restore(
     for name, number in (source.whole.documents if source.whole else {}).items():
         print(f"{name}: {number}")
     print(f"{source.manifest.tickets} tickets, {source.manifest.events} events restored")
-    code = await _show_that_it_reads(db, incomplete=incomplete)
+    code = await show_that_it_reads(db, incomplete=incomplete)
     if not done:
-        await _send_from_now_on(db, store)
+        await send_from_now_on(db, store)
         if settings is not None:
-            code = max(code, await _sign(db, settings, why))
+            code = max(code, await sign(db, settings, why))
         finished = {"done": True, "keys": source.key is not None}
         await marks.update_one({"_id": source.id}, {"$set": finished})
     await db.identity.restored(source.id)
@@ -340,11 +196,11 @@ async def _missing_keys(db: Database, source: Source) -> list[str]:
     known: set[UUID] = set()
     keyring = await backup.collection_of(db, KEYRING).find_one({}, {"_id": 1}) is not None
     async for document in db.scan(PERSONS, {}, {"_id": 1}, namespace=keys_database(db.name)):
-        known.add(cast("UUID", document["_id"]))
+        known.add(uuid_of(document))
     for name, document in source.secret():
         keyring = keyring or name == KEYRING
         if name == PERSONS:
-            known.add(cast("UUID", document["_id"]))
+            known.add(uuid_of(document))
     if source.erasures is not None:
         with source.erasures.open("rb") as file:
             known |= {from_line(line)["ticket_id"] for line in file}
@@ -366,7 +222,7 @@ async def _missing_keys(db: Database, source: Source) -> list[str]:
 
 async def _holds_only(store: EventStore, path: Path) -> bool:
     """Say whether every event that is there already is one of the file's."""
-    hashes = _hashes(path)
+    hashes = hashes_of(path)
     async for event in store.scan():
         if event.hash not in hashes:
             return False
@@ -432,18 +288,6 @@ async def _require_counts(db: Database, source: Source) -> None:
             )
 
 
-async def _send_from_now_on(db: Database, store: EventStore) -> None:
-    """Have webhooks told of what comes from now on, and not of all that was restored."""
-    token, now = await store.position(), await db.server_time()
-    now_on: JsonObject = {"since": token, "backfill": None}
-    await db.collection(webhooks.WEBHOOKS).update_many({}, {"$set": now_on})
-    position: JsonObject = {"token": token, "looked_at": now}
-    first: JsonObject = {"owner": None, "epoch": 0, "seen_at": now}
-    await db.collection(webhooks.DISPATCH).update_one(
-        {"_id": "dispatch"}, {"$set": position, "$setOnInsert": first}, upsert=True
-    )
-
-
 def _place_signing_key(source: Source, settings: Settings) -> None:
     """Put the key that signs checkpoints in its place, unless one is there.
 
@@ -459,70 +303,6 @@ def _place_signing_key(source: Source, settings: Settings) -> None:
             with writing(to):
                 if place(to, content):
                     print(f"{to} restored")
-
-
-# --- afterwards ----------------------------------------------------------------------------------
-
-
-async def _show_that_it_reads(db: Database, *, incomplete: bool) -> int:
-    """Open every event and fold every ticket; say how many tickets read; return the exit code.
-
-    The numbers of tickets to come go on above theirs.
-
-    Raises StoreUnavailable, KeyUnusable, NoMasterKey.
-    """
-    store = EventStore(db)
-    folded = events = highest = 0
-    unreadable: dict[UUID, str] = {}
-    codec = db.collection(tickets.COLLECTION).codec_options
-    with counting("reading every ticket", await store.count(), "events") as advance:
-        for part in await store.ranges():
-            stored = await store.of_range(part)
-            opened = await store.open(stored)
-            highest = max([highest, *map(_number, opened)])
-            for ticket_id, stream in groupby(opened, key=lambda event: event["ticket_id"]):
-                result = await fold_ticket(UTC_ONLY, (), ticket_id, None, list(stream), codec)
-                folded += 1
-                if result.failure is not None:
-                    unreadable[ticket_id] = result.failure.error
-            events += len(stored)
-            advance(len(stored))
-    print(f"{folded - len(unreadable)} of {folded} tickets read, of {events} events")
-    if highest:
-        await db.numbers.restored(highest)
-    for ticket_id, error in islice(unreadable.items(), _SHOWN):
-        fail(f"ticket {ticket_id} does not read: {error}")
-    return 1 if unreadable and not incomplete else 0
-
-
-def _number(event: EventDocument) -> int:
-    """Return the number that an event gives to its ticket, or 0."""
-    number = event["data"].get("number")
-    return number if isinstance(number, int) else 0
-
-
-async def _sign(db: Database, settings: Settings, why: str) -> int:
-    """Sign that the log was restored, if the signing key is here.
-
-    Return the exit code: 1 if it is not signed, and was signed before.
-    """
-    path = settings.signing_key_path
-    signed_before = await db.collection(LOG_CHECKPOINTS).find_one({}, {"_id": 1}) is not None
-    if not path.exists():
-        if not signed_before and not last_path(path).exists():
-            return 0
-        fail(
-            f"not signed: {path} is not here. Until it is said where the signing key is "
-            f"(casebook checkpoint --restored {json.dumps(why)}), nothing is signed"
-        )
-        return 1
-    try:
-        signing = LogCheckpoints(db, EventStore(db), signing_key(path), last_path(path))
-        print(describe(await sign_restore(db, signing, why)))
-    except KeyUnusable as error:
-        fail(f"not signed: {error.detail}")
-        return 1
-    return 0
 
 
 if __name__ == "__main__":

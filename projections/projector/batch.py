@@ -15,59 +15,50 @@ on without it.
 import asyncio
 import logging
 import time
-import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from math import inf
-from typing import NamedTuple, TypeVar, cast
+from typing import TypeVar, cast
 from uuid import UUID
 
 from prometheus_client import Counter as Metric
 from prometheus_client import Histogram
-from pydantic import ValidationError
 
 from domain.days import Zones
-from domain.errors import CasebookError, faults_of
 from domain.values import JsonObject
 from eventstore.database import Database
-from eventstore.event_document import Envelope, EventDocument, from_document
+from eventstore.documents import uuid_of
+from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
-from eventstore.mongo.driver import (
-    BSONError,
-    CodecOptions,
-    DeleteOne,
-    InsertOne,
-    RawBSONDocument,
-    ReplaceOne,
-    Session,
-    UpdateOne,
-    Write,
-    encode_bson,
-)
-from eventstore.mongo.errors import DriverError, DuplicateKeyError, describe
+from eventstore.mongo.driver import DeleteOne, InsertOne, ReplaceOne, Session, UpdateOne, Write
+from eventstore.mongo.errors import DuplicateKeyError
 from eventstore.partition import partition_of
 from eventstore.personal.sealing import MissingKey
 from eventstore.reading import read_events
 from eventstore.redactions import redacts
 from eventstore.subscription import Position
+from projections.folding import (
+    FOLDS_AT_A_TIME,
+    Change,
+    FoldFailure,
+    FoldResult,
+    Stored,
+    fold_ticket,
+    stored_as,
+)
 from projections.projector.checkpoints import Applied, Checkpoints
 from projections.projector.parked import ParkedTickets
 from projections.projector.tracing import trace_folding
 from projections.views import sums, tickets
-from projections.views.saved_views import SavedView, SavedViews, counting
-from projections.views.sums import Contributions
-from projections.views.tickets import TicketRead
+from projections.views.saved_views import SavedView, SavedViews
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-_FOLDS_AT_A_TIME = 50  # then others have a turn: the API may live in the same process
-_MOST_BYTES = 16 * 2**20 - 64 * 2**10  # of a document, with room for what goes around it
 _KEY_MISSING = "HistoryError: a key is missing, and somebody else on the ticket was erased"
-
 
 _BATCHES = Histogram(
     "casebook_projection_batch_events",
@@ -75,13 +66,6 @@ _BATCHES = Histogram(
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000),
 )
 _FOLDED = Metric("casebook_projection_folded_events", "Events that are new in the views.")
-
-
-class TooLarge(CasebookError):
-    """A read document would be larger than the database takes: for example with 50,000 tags."""
-
-    def __init__(self, size_bytes: int) -> None:
-        super().__init__("too_large", f"the read document would have {size_bytes} bytes")
 
 
 @dataclass(slots=True)
@@ -98,101 +82,6 @@ class OwnedPartitions:
     parked: set[UUID] = field(default_factory=set)
     uncounted: Collection[str] = ()
     slot: int = 0
-
-
-class Stored(NamedTuple):
-    """A read document as it is: what stands in it, and what it has added to the sums.
-
-    `read` is None if it cannot be read: then `damage` says why. `damaged`: the field that no longer
-    says what was added, if one does not.
-    """
-
-    read: TicketRead | None
-    damage: str | None
-    version: int
-    added: Contributions
-    damaged: str | None
-
-
-class Change(NamedTuple):
-    """What becomes of one ticket's read document; `document` is None if it is to go.
-
-    `changed`: the fields of it that may differ from what is stored; None if all may.
-    """
-
-    ticket_id: UUID
-    before: Stored | None
-    after: TicketRead | None
-    document: RawBSONDocument | None
-    last: Envelope | None
-    changed: JsonObject | None = None
-
-
-class FoldFailure(NamedTuple):
-    """A ticket that could not be folded, and the version it stopped at."""
-
-    ticket_id: UUID
-    version: int
-    error: str
-
-
-class FoldResult(NamedTuple):
-    """What events of one ticket come to: both, if only the later ones could not be taken."""
-
-    change: Change | None
-    failure: FoldFailure | None
-
-
-async def fold_ticket(
-    zones: Zones,
-    views: Sequence[SavedView],
-    ticket_id: UUID,
-    before: Stored | None,
-    events: Sequence[EventDocument],
-    codec: CodecOptions,
-    also_in: Collection[str] = (),
-) -> FoldResult:
-    """Fold events into a ticket's view as far as they can be, ready to be written.
-
-    `zones`: by whose days it is counted. `also_in`: ids of saved views that count it beside those
-    of `views` that it matches.
-    Whatever goes wrong with one ticket is no reason to keep the others waiting.
-    """
-    read = None if before is None else before.read
-    after, folded, error, change = None if read is None else tickets.copy(read), 0, "", None
-    last: Envelope | None = None
-    try:
-        for event in events:
-            last = from_document(event)
-            after = tickets.apply(after, last, zones)
-            folded += 1
-            if folded % _FOLDS_AT_A_TIME == 0:
-                await asyncio.sleep(0)
-    except Exception as caught:  # noqa: BLE001 a bug in a fold may raise anything
-        error = describe_error(caught)
-        # The fold has changed it in place, nobody knows how far.
-        after, last = read, None
-        for event in events[:folded]:
-            last = from_document(event)
-            after = tickets.evolve(after, last, zones)
-    if after is not None and (last is not None or not error):
-        try:
-            in_views = {*counting(views, after), *also_in}
-            after = replace(after, in_views=tuple(sorted(in_views)))
-            document = tickets.to_document(after)
-            changed = None if read is None else tickets.changed(read, after, document)
-            change = Change(ticket_id, before, after, _encoded(document, codec), last, changed)
-        except Exception as caught:  # noqa: BLE001 as may what cannot be encoded
-            after, error = read, describe_error(caught)
-    version = 1 if after is None else after.version + 1
-    return FoldResult(change, FoldFailure(ticket_id, version, error) if error else None)
-
-
-def _encoded(document: JsonObject, codec: CodecOptions) -> RawBSONDocument:
-    data = encode_bson(document, codec_options=codec)
-    if len(data) > _MOST_BYTES:
-        raise TooLarge(len(data))
-    return RawBSONDocument(data)
 
 
 class BatchWriter:
@@ -369,7 +258,7 @@ class BatchWriter:
 
     async def _read(self, ids: Collection[UUID], session: Session) -> dict[UUID, Stored]:
         found = self._reads.find({"_id": {"$in": list(ids)}}, session=session)
-        return {cast("UUID", document["_id"]): _stored(document) async for document in found}
+        return {uuid_of(document): stored_as(document) async for document in found}
 
     async def _opened(
         self, arrived: Mapping[UUID, Sequence[EventDocument]]
@@ -403,7 +292,7 @@ class BatchWriter:
             if not _is_next(have, new):
                 new = await self._read_log(ticket_id, after=have)
             results.append(await self._fold_ticket(owned.views, ticket_id, before, new))
-            if n % _FOLDS_AT_A_TIME == 0:
+            if n % FOLDS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
         return results
 
@@ -495,21 +384,6 @@ def _write_of(change: Change, namespace: str) -> Write:
     return ReplaceOne(gate, document, namespace=namespace)
 
 
-def _stored(document: Mapping[str, object]) -> Stored:
-    """Read a document as far as it can be read."""
-    version, read, damage = document.get("version"), None, None
-    added, damaged = sums.stored(document)
-    try:
-        read = tickets.from_document(document)
-        if read is None:
-            damage = "the read document is of another shape"
-        elif damaged is not None:
-            read, damage = None, f"the read document is damaged: {damaged}"
-    except (KeyError, ValidationError) as error:
-        damage = f"the read document is damaged: {describe_error(error)}"
-    return Stored(read, damage, version if isinstance(version, int) else 0, added, damaged)
-
-
 def _applied(changes: Iterable[Change], partitions: Iterable[int]) -> dict[int, Applied]:
     """Return what changes do to the checkpoints of partitions."""
     applied = dict.fromkeys(partitions, Applied())
@@ -525,20 +399,3 @@ def _applied(changes: Iterable[Change], partitions: Iterable[int]) -> dict[int, 
 def _is_next(have: int, events: Sequence[EventDocument]) -> bool:
     """Return whether the events continue behind version `have` without gap or double."""
     return all(e["version"] == have + n for n, e in enumerate(events, start=1))
-
-
-def describe_error(error: Exception) -> str:
-    """Say what went wrong, and what kind of error it was; nothing of what is in a ticket.
-
-    What others' errors say may be of it: of them, the kind and where it was.
-    """
-    if isinstance(error, DriverError):
-        detail = describe(error)
-    elif isinstance(error, CasebookError | BSONError):
-        detail = str(error)
-    elif isinstance(error, ValidationError):
-        detail = faults_of(error)
-    else:
-        [*_, last] = traceback.extract_tb(error.__traceback__) or [None]
-        detail = "" if last is None else f"in {last.name}, line {last.lineno}"
-    return f"{type(error).__name__}: {detail}".rstrip(": ")

@@ -46,8 +46,9 @@ from eventstore.subscription import (
     beginning,
     read_ahead,
 )
+from projections.folding import describe_error
 from projections.projector import health
-from projections.projector.batch import BatchWriter, OwnedPartitions, describe_error
+from projections.projector.batch import BatchWriter, OwnedPartitions
 from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.log_count import LogCountCheck
 from projections.projector.parked import Parked, ParkedTickets

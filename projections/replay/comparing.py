@@ -14,22 +14,22 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 from uuid import UUID
 
 from domain.days import Zones
 from eventstore.database import Database
+from eventstore.documents import uuid_of
 from eventstore.event_document import EventDocument, from_document
 from eventstore.log import EventStore, TicketRange
 from eventstore.mongo.driver import CodecOptions, RawBSONDocument, decode_bson, encode_bson
 from eventstore.partition import partition_of
+from projections.folding import FOLDS_AT_A_TIME
 from projections.generations import Generation
 from projections.views import saved_views, sums, tickets
 from projections.views.saved_views import SavedView, SavedViews
 from projections.views.tickets import TicketRead
 from projections.workers import retry_while_unavailable
-
-_FOLDS_AT_A_TIME = 50  # then others have a turn
 
 Document = Mapping[str, object]
 Streams = Mapping[UUID, Sequence[EventDocument]]
@@ -114,7 +114,7 @@ async def check(views: Database, store: EventStore, asked: Asked, streams: Strea
     for n, (ticket_id, stream) in enumerate(streams.items(), start=1):
         if not _is_as_folded(checked, asked, ticket_id, stream, found, codec):
             others.append(ticket_id)
-        if n % _FOLDS_AT_A_TIME == 0:
+        if n % FOLDS_AT_A_TIME == 0:
             await asyncio.sleep(0)
     stored = await documents_of(views, others) if others else {}
     # What was written between the two reads is in the document and not in the stream.
@@ -232,7 +232,7 @@ def add(total: dict[str, Counter[str]], more: sums.Contributions, times: int) ->
 
 async def documents_of(views: Database, ids: Iterable[UUID]) -> dict[UUID, Document]:
     found = views.collection(tickets.COLLECTION).find({"_id": {"$in": list(ids)}})
-    return {cast("UUID", document["_id"]): document async for document in found}
+    return {uuid_of(document): document async for document in found}
 
 
 def contiguous(events: Iterable[EventDocument]) -> dict[UUID, list[EventDocument]]:

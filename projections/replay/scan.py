@@ -6,12 +6,12 @@ range's events and documents.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import groupby, takewhile
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 from uuid import UUID
 
 from domain.values import JsonObject
@@ -21,8 +21,8 @@ from eventstore.log import EventStore, TicketRange
 from eventstore.mongo.driver import RawBSONDocument
 from eventstore.mongo.limits import in_batches, size_of
 from eventstore.partition import partition_of
+from projections.folding import FoldFailure, fold_ticket
 from projections.generations import By, Generation
-from projections.projector.batch import FoldFailure, fold_ticket
 from projections.projector.checkpoints import Applied
 from projections.views import sums, tickets
 from projections.views.saved_views import SavedView
@@ -113,7 +113,7 @@ def _until(job: Job, stream: Sequence[EventDocument]) -> Sequence[EventDocument]
     """Return a ticket's events up to the first that is of a later time than asked for."""
     if job.until is None:
         return stream
-    until, time = job.until, "recorded_at" if job.by == "recorded" else "occurred_at"
-    return list(
-        takewhile(lambda event: cast("Mapping[str, datetime]", event)[time] <= until, stream)
-    )
+    until = job.until
+    time: Literal["recorded_at", "occurred_at"]
+    time = "recorded_at" if job.by == "recorded" else "occurred_at"
+    return list(takewhile(lambda event: event[time] <= until, stream))

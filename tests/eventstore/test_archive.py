@@ -22,8 +22,9 @@ from eventstore.archive import (
 )
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained, to_document
 from eventstore.log import COLLECTION, EventStore
-from scripts.restore import RestoreRefused, read, restore
-from scripts.verification import CannotVerify, Verification
+from scripts.hash_chains import CannotVerify, Verification
+from scripts.restore import restore
+from scripts.restore_source import RestoreRefused, read
 from scripts.verify import verify_file
 from tests.oracle import assert_views_equal_the_log
 from tests.processes import environment, script

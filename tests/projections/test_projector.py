@@ -484,7 +484,7 @@ async def is_answered(database, ticket_id):
 
 async def test_a_document_that_would_be_too_large_parks_its_ticket(database, store, monkeypatch):
     """L8: what the database would not take keeps nobody waiting."""
-    monkeypatch.setattr("projections.projector.batch._MOST_BYTES", 20_000)
+    monkeypatch.setattr("projections.folding._MOST_BYTES", 20_000)
     large, small = await open_some(store, 2)
     async with running(by_utc(database, store)):
         await caught_up(database, store)

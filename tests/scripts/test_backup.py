@@ -17,7 +17,6 @@ from eventstore.event_document import utc_now
 from eventstore.key_files import KeyUnusable
 from eventstore.log_identity import LogIdentity
 from eventstore.mongo.extended_json import from_line
-from eventstore.numbers import BEHIND_A_RESTORE
 from eventstore.personal.master_keys import MasterKeys, new_master_key
 from eventstore.personal.sealed_file import (
     Writer,
@@ -26,21 +25,18 @@ from eventstore.personal.sealed_file import (
     read,
     read_header,
 )
+from eventstore.ticket_numbers import BEHIND_A_RESTORE
 from eventstore.transparency.checkpoints import LogCheckpoints
 from eventstore.transparency.statements import last_path, signing_key
 from projections import generations
 from projections.erasure.progress import Erasures
 from projections.generations import FIRST, FormerLayout, Generations
 from projections.projector.checkpoints import Checkpoints
+from scripts.after_restore import send_from_now_on
 from scripts.backup import back_up
-from scripts.restore import (
-    RestoreRefused,
-    _send_from_now_on,
-    open_keys,
-    refuse_while_processes_run,
-    restore,
-)
-from scripts.restore import read as read_source
+from scripts.restore import refuse_while_processes_run, restore
+from scripts.restore_source import RestoreRefused, open_keys
+from scripts.restore_source import read as read_source
 from scripts.testbed.promises import free_port
 from tests.eventstore.test_missing_keys import opened_by, persons_of
 from tests.eventstore.test_sealing import another, erase
@@ -463,7 +459,7 @@ async def test_a_restored_webhook_is_told_of_what_comes_from_now_on(database, st
     hooks = database.collection("webhooks")
     wish = {"since": utc_now(), "again": True}
     await hooks.insert_one({"_id": uuid4(), "since": None, "backfill": wish})
-    await _send_from_now_on(database, store)
+    await send_from_now_on(database, store)
     [hook] = await hooks.find().to_list()
     assert hook["backfill"] is None
     await open_some(store, 1, versions=2)
