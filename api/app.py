@@ -30,9 +30,9 @@ from api.queries.agents import routes as agents
 from api.queries.dashboard import routes as dashboard
 from api.queries.history import routes as history
 from api.queries.lists import routes as lists
-from api.queries.promises import routes as promises
 from api.queries.representations import Tickets
 from api.queries.saved_views import routes as saved_views
+from api.queries.sla import routes as promises
 from api.queries.visibility import VisibilityPolicy
 from api.queries.watermark import ReadModels
 from api.settings import Settings

@@ -10,10 +10,10 @@ from eventstore.documents import Unreadable
 from eventstore.log_identity import LogIdentity
 from eventstore.mongo.coalesced_reads import CoalescedReads
 from eventstore.mongo.driver import DriverName, MongoDatabase
-from eventstore.numbers import COLLECTION as NUMBERS
-from eventstore.numbers import Numbers
 from eventstore.personal.master_keys import MasterKeys
 from eventstore.personal.vault import Vault, keys_database
+from eventstore.ticket_numbers import COLLECTION as NUMBERS
+from eventstore.ticket_numbers import Numbers
 
 
 class Database(MongoDatabase):

@@ -22,7 +22,7 @@ from api.suggestions import did_you_mean
 
 USAGE_EXIT_CODE = 2
 FORMATS = ("helpdesk", "servicenow")
-"""What `casebook import` reads, each a module of `scripts.logs`."""
+"""What `casebook import` reads, each a module of `scripts.import_formats`."""
 _MOST_WORKERS = 64
 _MOST_DAYS = 36_500
 _ERRNO = re.compile(r"\[Errno -?\d+\] ")

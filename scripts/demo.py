@@ -15,8 +15,8 @@ from uuid import UUID
 import httpx
 
 from api.access.keys import KeyOrder, Keys, keep_in_file
-from api.access.links import SignInLinks
 from api.access.rights import Unauthenticated
+from api.access.sign_in_links import SignInLinks
 from api.commands.handler import Submission, VersionMismatch, new_ticket_id
 from api.desk.store import Desks, SetUp
 from api.settings import Settings
@@ -35,10 +35,10 @@ from projections.views import tickets
 from projections.views.tickets import TicketRead
 from scripts.catch_up import caught_up, projecting
 from scripts.console import address, database, is_read_here, start, with_progress, writing
+from scripts.demo_story import desk_of, retold
+from scripts.import_formats import Act
+from scripts.import_formats.tally import Tally
 from scripts.import_log import FORMATS, read
-from scripts.logs import Act
-from scripts.logs.tally import Tally
-from scripts.retelling import desk_of, retold
 
 _SAMPLE = Path(__file__).parent / "sample" / "servicenow.csv"
 _LAST_DAY = datetime(2016, 4, 20, tzinfo=UTC)

@@ -32,10 +32,10 @@ from projections.views import tickets
 from scripts.catch_up import caught_up, projecting
 from scripts.commands import fail
 from scripts.console import UsageError, counting, database, screen, start
-from scripts.logs import Finding, Format, History, Row, Step, helpdesk, servicenow
-from scripts.logs.gathering import Gathered
-from scripts.logs.table import read_rows, require_columns
-from scripts.logs.tally import Reported, Tally, summarise, write_report
+from scripts.import_formats import Finding, Format, History, Row, Step, helpdesk, servicenow
+from scripts.import_formats.rows_by_ticket import Gathered
+from scripts.import_formats.table import read_rows, require_columns
+from scripts.import_formats.tally import Reported, Tally, summarise, write_report
 
 FORMATS = {format_.name: format_ for format_ in (servicenow.FORMAT, helpdesk.FORMAT)}
 _AT_ONCE = 32

@@ -23,8 +23,8 @@ import getpass
 from datetime import datetime, timedelta
 
 from api.access.keys import KeyOrder, Keys
-from api.access.links import SignInLinks
 from api.access.scopes import SCOPES
+from api.access.sign_in_links import SignInLinks
 from api.settings import Settings, is_loopback
 from eventstore.database import Database
 from scripts.console import UsageError, address, at_work, database, start, validating

@@ -43,7 +43,7 @@ from api.settings import Settings
 from api.webhooks import store as webhooks
 from domain.values import JsonObject
 from eventstore import log as store
-from eventstore import log_identity, numbers
+from eventstore import log_identity, ticket_numbers
 from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Session
@@ -71,7 +71,7 @@ _OF_THE_API = (
     cursors.COLLECTION,
     keys.COLLECTION,
     access_log.COLLECTION,
-    numbers.COLLECTION,
+    ticket_numbers.COLLECTION,
 )
 _KEYS, _VIEWS = "_keys/", "_views/"
 """Before the name of a collection that is in the database of the keys of persons, of the views."""

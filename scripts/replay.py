@@ -40,7 +40,7 @@ from projections.workers import Workers, workers
 from scripts.catch_up import projecting
 from scripts.commands import fail
 from scripts.console import UsageError, at_work, database, start
-from scripts.replaying import Report, reporting
+from scripts.replay_report import Report, reporting
 
 _LOOK_SECONDS = 0.1
 _PATIENCE_SECONDS = 60.0

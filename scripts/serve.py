@@ -14,7 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable
 
 from api.access.keys import Keys
-from api.access.links import SignInLinks
+from api.access.sign_in_links import SignInLinks
 from api.app import access_by, create_app
 from api.background import Work, serving
 from api.feed.client import LIMITS

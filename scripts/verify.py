@@ -1,7 +1,7 @@
 """Verify the log: every hash, every chain, and what signed checkpoints say should be there.
 
 Reads the database, or a file that was exported. Shares no code with what writes the log: see
-`scripts/verification.py` and `scripts/vouching.py`.
+`scripts/hash_chains.py` and `scripts/signed_checkpoints.py`.
 
 Exit code 0: all is as it was written. 1: something was tampered with. 3: it cannot be verified, or
 nothing vouches for it: there is no signed checkpoint, and --unsigned does not say that this is
@@ -31,8 +31,8 @@ from eventstore.database import Database
 from eventstore.mongo.errors import describe
 from scripts.commands import fail
 from scripts.console import counting, database, start
-from scripts.verification import FIELDS, CannotVerify, Event, Fault, Verification, canonical
-from scripts.vouching import (
+from scripts.hash_chains import FIELDS, CannotVerify, Event, Fault, Verification, canonical
+from scripts.signed_checkpoints import (
     Signed,
     compare_kept,
     expect_checkpoint_file,

@@ -21,9 +21,9 @@ from eventstore.event_document import utc_now
 from eventstore.log_identity import LogIdentity
 from eventstore.mongo.clock import DatabaseClock
 from eventstore.mongo.watchdog import Watchdog
-from eventstore.numbers import Numbers
 from eventstore.personal.master_keys import MasterKeys
 from eventstore.personal.vault import Vault
+from eventstore.ticket_numbers import Numbers
 
 _STORED: CodecOptions[JsonObject] = CodecOptions(tz_aware=True, uuid_representation=4)
 _DUPLICATE_KEY, _HISTORY_LOST = 11000, 286

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from prometheus_client import Counter as Metric
 
-from api.access import links
+from api.access import sign_in_links
 from api.access.access_log import AccessLog, Outcome, RequestInfo
 from api.access.keys import PREFIX, Keys
 from api.access.quotas import network_of
@@ -66,7 +66,7 @@ class Access:
     ) -> None:
         """`limit`: how often each principal may ask."""
         self.keys = Keys(database)
-        self.links = links.SignInLinks(database, self.keys)
+        self.links = sign_in_links.SignInLinks(database, self.keys)
         self.log = AccessLog(database)
         self._tokens = tokens
         self._requests, self._failures = RateLimit(limit), RateLimit(_FAILURES)
@@ -84,7 +84,7 @@ class Access:
         if scheme.lower() != "bearer" or not shown.strip():
             raise Unauthenticated("the header Authorization must read `Bearer <key>`")
         shown = shown.strip()
-        if shown.startswith(links.PREFIX):
+        if shown.startswith(sign_in_links.PREFIX):
             return await self.links.principal(shown)
         if shown.startswith(PREFIX) or self._tokens is None:
             return await self.keys.principal(shown)

@@ -2,8 +2,8 @@
 
 `RIGHTS` has a row for every route, and a route without one is denied to all. Which tickets a
 principal sees, and how much of them, is the visibility policy (`api/queries/visibility.py`). Keys
-are checked in `keys.py`, tokens in `tokens.py`, sign-in links in `links.py`; `authentication.py`
-asks them.
+are checked in `keys.py`, tokens in `tokens.py`, sign-in links in `sign_in_links.py`;
+`authentication.py` asks them.
 
 A role is a part that people have at the desk:
 

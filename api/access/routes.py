@@ -11,8 +11,8 @@ from pydantic import Field
 
 from api.access.access_log import AccessLog, Outcome
 from api.access.keys import Key, KeyOrder, Keys
-from api.access.links import SignInLinks
 from api.access.scopes import Scope
+from api.access.sign_in_links import SignInLinks
 from api.cursors import Cursors
 from api.http.answers import described_headers, fields_of, json_response, next_link
 from api.http.caller import CurrentPrincipal

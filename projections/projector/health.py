@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 from uuid import UUID
 
 from eventstore.database import Database
@@ -24,7 +24,7 @@ from eventstore.partition import partition_of
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import Parked, ParkedTickets
 from projections.projector.partitions import Partition, State
-from projections.views.shown import versions_of
+from projections.views.shown_versions import versions_of
 
 STUCK_SECONDS = 15.0
 """Longer than a lease: what a takeover mends is not stuck."""
@@ -74,8 +74,8 @@ class Report:
 
 def as_of(state: State) -> datetime | None:
     """Return the time before which everything is in the views; None if that is not known."""
-    times = [state.as_of(partition) for partition in state.partitions]
-    return None if None in times else min(cast("list[datetime]", times))
+    times = [time for each in state.partitions if (time := state.as_of(each)) is not None]
+    return min(times) if len(times) == len(state.partitions) else None
 
 
 def age_seconds(state: State) -> float | None:

@@ -31,6 +31,7 @@ from domain.people import KeyDestroyed, PersonErased
 from domain.values import JsonObject
 from eventstore.background import background
 from eventstore.database import Database
+from eventstore.documents import uuid_of
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Session
@@ -58,7 +59,7 @@ from projections.replay.comparing import (
 )
 from projections.views import saved_views, sums
 from projections.views.saved_views import SavedViews
-from projections.views.shown import TICKETS_AT_ONCE, all_versions, versions_of
+from projections.views.shown_versions import TICKETS_AT_ONCE, all_versions, versions_of
 from projections.views.sum_view import Number
 from projections.workers import Workers
 
@@ -336,7 +337,7 @@ class Auditor:
             # What the stream has not brought yet was written a moment ago.
             recent = await self._store.since(just_now, 0, session)
             parked = {
-                cast("UUID", ticket["_id"]): version
+                uuid_of(ticket): version
                 for ticket in await all_of(PARKED, session)
                 if isinstance(version := ticket["version"], int)
             }

@@ -69,7 +69,7 @@ from projections.replay.comparing import Difference
 from projections.replay.scan import Folded, Job, fold_range
 from projections.views import sums
 from projections.views.saved_views import SavedView, SavedViews
-from projections.views.shown import all_versions, versions_of
+from projections.views.shown_versions import all_versions, versions_of
 from projections.views.tickets import SHAPE
 from projections.workers import Workers
 

@@ -33,11 +33,11 @@ from projections.erasure.views import Eraser
 from projections.generations import Generations
 from projections.projector.batch import BatchWriter
 from projections.views.saved_views import SavedViews, TicketFilter
+from scripts.hash_chains import Verification
 from scripts.soak.projectors import under_load
 from scripts.testbed.child import NEVER, Steps, die_at, ended, in_turn, killed, points_of
 from scripts.testbed.judging import Check, audited, caught_up, documents_with
 from scripts.testbed.promises import ACTOR, connected, require
-from scripts.verification import Verification
 from scripts.verify import verify_database
 
 _SETTLED_SECONDS = 1.0

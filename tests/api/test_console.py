@@ -3,8 +3,8 @@
 from playwright.async_api import expect
 
 from api.access.keys import KeyOrder, Keys
-from api.access.links import SignInLinks
 from api.access.scopes import Scope
+from api.access.sign_in_links import SignInLinks
 from domain.actors import PrincipalRole
 from scripts.testbed.load import Connection
 from scripts.testbed.promises import callers

@@ -34,7 +34,7 @@ from eventstore.personal.key_tree import KeyTree, _child
 from eventstore.personal.sealing import PersonKey, all_personal, leaves, persons, whose_command
 from eventstore.personal.vault import STALE_SECONDS, Vault
 from eventstore.redactions import Redactions
-from scripts.verification import Verification
+from scripts.hash_chains import Verification
 from scripts.verify import verify_database
 from tests.eventstore.test_missing_keys import persons_of
 from tests.eventstore.test_sealing import another, erase

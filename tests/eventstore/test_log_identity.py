@@ -11,8 +11,8 @@ from eventstore.database import Database
 from eventstore.log import COLLECTION
 from eventstore.log_identity import LogIdentity, LogReplaced, RestoreUnderWay
 from projections.projector.parked import ParkedTickets
+from scripts.hash_chains import Verification
 from scripts.testbed.promises import free_port
-from scripts.verification import Verification
 from scripts.verify import verify_database
 from tests.api.test_api import OPEN, is_problem, serving
 from tests.callers import ADMIN, AGENT

@@ -18,9 +18,9 @@ from eventstore.event_document import EMPTY, CommandRef, Metadata, chained, cont
 from eventstore.key_files import KeyUnusable
 from eventstore.log import COLLECTION, EventStore
 from eventstore.transparency.checkpoints import LogCheckpoints
-from scripts.verification import CannotVerify, Verification
+from scripts.hash_chains import CannotVerify, Verification
+from scripts.signed_checkpoints import expect_database_checkpoints
 from scripts.verify import verify_database
-from scripts.vouching import expect_database_checkpoints
 from tests.spec import ALICE, NOW
 
 Document = dict[str, Any]

@@ -40,8 +40,8 @@ from projections.generations import Generations
 from projections.replay.rebuild import Rebuild
 from projections.views.saved_views import SavedViews, TicketFilter
 from projections.workers import workers
+from scripts.hash_chains import Verification
 from scripts.testbed.judging import documents_with
-from scripts.verification import Verification
 from scripts.verify import verify_database
 from tests.api.test_api import is_problem, serving
 from tests.api.test_webhooks import count, dispatching, hooked, receiving

@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from api.access.keys import KeyOrder, Keys
-from api.access.links import SignInLinks
 from api.access.rights import RIGHTS
+from api.access.sign_in_links import SignInLinks
 from domain.actors import PrincipalRole
 from eventstore.database import Database
 from eventstore.personal.master_keys import new_master_key

@@ -24,7 +24,7 @@ from eventstore.log import EventStore
 from projections.generations import Generations
 from scripts.catch_up import caught_up, projecting
 from scripts.demo import PEOPLE, STORY, load, sample, set_up
-from scripts.retelling import desk_of
+from scripts.demo_story import desk_of
 from scripts.testbed.promises import READY_SECONDS, free_port, until
 from tests.oracle import assert_views_equal_the_log
 from tests.processes import ROOT, environment, script

@@ -21,10 +21,10 @@ from domain.tickets.opening import OpenTicket
 from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.personal.master_keys import MasterKeys
+from scripts.import_formats import Act, History, Row, UnreadableLog
+from scripts.import_formats.table import read_rows
+from scripts.import_formats.tally import Tally
 from scripts.import_log import FORMATS, check, id_of, import_into, read
-from scripts.logs import Act, History, Row, UnreadableLog
-from scripts.logs.table import read_rows
-from scripts.logs.tally import Tally
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import free_port
 from tests.oracle import assert_views_equal_the_log

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from projections.generations import VIEWS, Generations
+from scripts.import_formats.tally import Tally
 from scripts.import_log import FORMATS, check, import_into, read
-from scripts.logs.tally import Tally
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import rebuilt
 

@@ -18,7 +18,7 @@ from projections.replay.rebuild import Rebuild
 from projections.views.saved_views import SavedViews, TicketFilter
 from projections.workers import workers
 from scripts.replay import _verify
-from scripts.replaying import reporting
+from scripts.replay_report import reporting
 from tests.api.test_api import serving
 from tests.oracle import assert_views_equal_the_log
 from tests.processes import script

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.import_formats import Row, UnreadableLog
+from scripts.import_formats.table import read_rows, require_columns
+from scripts.import_formats.tally import Tally
 from scripts.import_log import read
-from scripts.logs import Row, UnreadableLog
-from scripts.logs.table import read_rows, require_columns
-from scripts.logs.tally import Tally
 from tests.processes import environment, script
 from tests.scripts.test_import import CASES, HELPDESK
 

@@ -21,9 +21,9 @@ from eventstore.transparency.heads import PackedHeads
 from eventstore.transparency.statements import last_path, signing_key
 from scripts import verify
 from scripts.commands import parse
-from scripts.verification import Verification
+from scripts.hash_chains import Verification
+from scripts.signed_checkpoints import Known, compare_kept, expect_database_checkpoints
 from scripts.verify import verify_database
-from scripts.vouching import Known, compare_kept, expect_database_checkpoints
 from tests.api.test_api import serving
 from tests.callers import ADMIN
 from tests.eventstore.test_sealing import erase

@@ -1,10 +1,10 @@
 """Up to which version tickets are shown: what the read documents say of themselves."""
 
 from collections.abc import AsyncIterator, Iterable
-from typing import cast
 from uuid import UUID
 
 from eventstore.database import Database
+from eventstore.documents import uuid_of
 from eventstore.mongo.driver import Session
 from projections.views import tickets
 
@@ -18,7 +18,7 @@ async def versions_of(
     reads = views.collection(tickets.COLLECTION)
     found = reads.find({"_id": {"$in": [*ids]}}, {"version": 1}, session=session)
     return {
-        cast("UUID", document["_id"]): version
+        uuid_of(document): version
         async for document in found
         if isinstance(version := document.get("version"), int)
     }
@@ -29,7 +29,7 @@ async def all_versions(views: Database) -> AsyncIterator[dict[UUID, int]]:
     some: dict[UUID, int] = {}
     async for document in views.scan(tickets.COLLECTION, {}, {"version": 1}):
         version = document.get("version")
-        some[cast("UUID", document["_id"])] = version if isinstance(version, int) else 0
+        some[uuid_of(document)] = version if isinstance(version, int) else 0
         if len(some) == TICKETS_AT_ONCE:
             yield some
             some = {}

@@ -14,7 +14,7 @@ from weakref import finalize
 import orjson
 
 from eventstore.event_document import fingerprint
-from scripts.logs import Format, History, Row
+from scripts.import_formats import Format, History, Row
 
 _BY_TICKET = (
     "SELECT number, line, cells FROM rows ORDER BY min(line) OVER (PARTITION BY number), line"

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest_asyncio
 
-from api.queries.promises.derivation import Derivation
+from api.queries.sla.intervals import Derivation
 from domain.calendars import Calendar
 from domain.sla import SlaTargets
 from domain.tickets.promises import PromiseTakenOver

@@ -22,7 +22,7 @@ from io import BufferedReader, TextIOWrapper
 from lzma import LZMAError, LZMAFile
 from pathlib import Path
 
-from scripts.logs import Finding, Row, UnreadableLog
+from scripts.import_formats import Finding, Row, UnreadableLog
 
 _SEPARATORS = ",;\t|"
 _MARKS = (

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from eventstore.numbers import BEHIND_A_RESTORE, COLLECTION, Numbers
+from eventstore.ticket_numbers import BEHIND_A_RESTORE, COLLECTION, Numbers
 
 
 async def test_many_processes_at_once_are_given_different_numbers(any_database):

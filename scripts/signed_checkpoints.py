@@ -1,6 +1,6 @@
 """What signed checkpoints say should be in the log, and whether they are as they were signed.
 
-Written from docs/explanation/proof.md alone, as `scripts/verification.py` is from hash-chain.md.
+Written from docs/explanation/proof.md alone, as `scripts/hash_chains.py` is from hash-chain.md.
 A checkpoint is read from the database, or from a file that was kept elsewhere.
 """
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from domain.errors import faults_of
 from eventstore.database import Database
-from scripts.verification import CannotVerify, Fault, Head, Verification, canonical
+from scripts.hash_chains import CannotVerify, Fault, Head, Verification, canonical
 
 _LEAF = struct.Struct(">16sQ32s")
 _SIGNED = {"events", "number", "previous", "root", "taken_at", "tickets"}

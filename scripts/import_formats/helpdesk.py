@@ -20,7 +20,7 @@ from domain.tickets.promises import ChangePriority
 from domain.values import Priority
 from projections.views.dashboard import happened
 from projections.views.tickets import TicketRead
-from scripts.logs import (
+from scripts.import_formats import (
     RESOLUTION,
     UNKNOWN,
     Act,

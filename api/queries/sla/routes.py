@@ -11,7 +11,7 @@ from api.http.caller import CurrentPrincipal
 from api.http.problems import problems
 from api.http.routing import Router
 from api.model import ApiModel
-from api.queries.promises.derivation import MOST_INTERVALS, Derivation, Interval, Promise
+from api.queries.sla.intervals import MOST_INTERVALS, Derivation, Interval, Promise
 from api.queries.visibility import VisibilityPolicy
 from domain.calendars import Calendar
 from domain.errors import TicketNotFound

@@ -2,7 +2,7 @@
 
 Written from docs/explanation/hash-chain.md alone, and shared with nothing that writes the log, so
 that one mistake cannot hide in both. `scripts/verify.py` reads events for it, and
-`scripts/vouching.py` what signed checkpoints say.
+`scripts/signed_checkpoints.py` what signed checkpoints say.
 """
 
 import hashlib

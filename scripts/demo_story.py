@@ -32,7 +32,7 @@ from domain.tickets.lifecycle import (
 from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import ChangePriority
 from domain.values import Priority
-from scripts.logs import Act, History, Step
+from scripts.import_formats import Act, History, Step
 
 _FIRST_GROUP = 70
 _AGENTS = 4  # of each group

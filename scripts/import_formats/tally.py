@@ -12,8 +12,8 @@ import orjson
 from rich.table import Table
 
 from scripts.console import writing
-from scripts.logs import Finding, History
-from scripts.logs.gathering import temporary
+from scripts.import_formats import Finding, History
+from scripts.import_formats.rows_by_ticket import temporary
 
 What = Literal["not taken", "changed nothing", "assumed", "differs"]
 

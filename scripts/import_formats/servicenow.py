@@ -19,7 +19,16 @@ from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import ChangePriority
 from domain.values import FieldValue, Priority
 from projections.views.tickets import TicketRead
-from scripts.logs import RESOLUTION, UNKNOWN, Act, Cells, Format, History, chosen, read_time
+from scripts.import_formats import (
+    RESOLUTION,
+    UNKNOWN,
+    Act,
+    Cells,
+    Format,
+    History,
+    chosen,
+    read_time,
+)
 
 _TIME = "%d/%m/%Y %H:%M"
 _NULL = "?"
