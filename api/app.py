@@ -88,7 +88,7 @@ def create_app(
         for part in (store, *stores, database.vault, access.log):
             await part.prepare()
         identity = database.identity
-        keep_keys = partial(database.vault.watch, database.supervisor)
+        keep_keys = partial(database.vault.news.watch, database.supervisor)
         works = (database.clock.keep, keep_keys, checkpoints.watch)
         async with identity.at_work("serve"):
             running = [asyncio.create_task(work()) for work in works]

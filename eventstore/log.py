@@ -225,8 +225,8 @@ class EventStore:
 
         Raises KeyUnusable, NoMasterKey, StoreUnavailable.
         """
-        self.vault.learn(documents)
-        await self.vault.news()
+        self.vault.news.learn(documents)
+        await self.vault.news.look_if_stale()
         keys = await self.vault.of_documents(documents)
         if missing is not None:
             whose = (person for document in documents for person in persons(document))
@@ -303,7 +303,7 @@ class EventStore:
             patience_seconds=self._patience_seconds,
             may_meet_itself=sent_before or len(documents) > 1,
         )
-        self.vault.learn(documents)
+        self.vault.news.learn(documents)
 
     async def _are_written(self, documents: Sequence[EventDocument]) -> bool | None:
         """Say whether documents are in the log; False if another has one of their versions, so that
@@ -359,7 +359,7 @@ class EventStore:
                 condition, wanted, limit=limit, session=session, batch_size=_FOUND_AT_ONCE
             )
             documents = await (found.sort(sort, 1) if sort else found).to_list()
-        self.vault.learn(() if fields else documents)  # before any of them is opened
+        self.vault.news.learn(() if fields else documents)  # before any of them is opened
         return documents
 
     async def load(self, ticket_id: UUID, *, after: int = 0, limit: int = 0) -> list[Envelope]:

@@ -36,8 +36,9 @@ from eventstore.log import EventStore
 from eventstore.mongo import extended_json
 from eventstore.mongo.driver import Collection
 from eventstore.personal import sealed_file
+from eventstore.personal.erasure_news import PERSON_EVENTS
 from eventstore.personal.master_keys import Wrapped
-from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_database
+from eventstore.personal.vault import KEYRING, PERSONS, NoMasterKey, keys_database
 from eventstore.transparency import statements as log_checkpoints
 from eventstore.transparency.statements import last_path
 from projections.views import saved_views

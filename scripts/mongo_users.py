@@ -48,7 +48,8 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Session
 from eventstore.mongo.errors import NOT_ALLOWED
-from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, keys_database
+from eventstore.personal.erasure_news import PERSON_EVENTS
+from eventstore.personal.vault import KEYRING, PERSONS, keys_database
 from eventstore.transparency import statements as log_checkpoints
 from projections import generations
 from projections.erasure.progress import Erasures

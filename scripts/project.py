@@ -29,7 +29,7 @@ async def main(_: argparse.Namespace) -> int:
         with suppress(asyncio.CancelledError):  # how it ends
             async with at_work(db, "project"):
                 work = projecting(db, store, settings)
-                await asyncio.gather(db.vault.watch(db.supervisor), *(each() for each in work))
+                await asyncio.gather(db.vault.news.watch(db.supervisor), *(each() for each in work))
     return 0
 
 

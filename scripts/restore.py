@@ -35,8 +35,9 @@ from eventstore.key_files import place
 from eventstore.log import EventStore
 from eventstore.log_identity import ALIVE_SECONDS
 from eventstore.mongo.limits import count, in_batches, make_index, size_of
+from eventstore.personal.erasure_news import PERSON_EVENTS
 from eventstore.personal.sealing import persons
-from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_database
+from eventstore.personal.vault import KEYRING, PERSONS, NoMasterKey, keys_database
 from eventstore.transparency.statements import last_path
 from projections.erasure.progress import Erasures
 from projections.generations import OF_FORMER_LAYOUT, Generations

@@ -235,7 +235,7 @@ class Handler:
         self._most = most
         self._desks = desks or EmptyDesk()
         self._cache = TicketCache(store)
-        store.vault.on_erasure(self._cache)
+        store.vault.news.on_news(self._cache)
         self._under_way = 0
         self._unsettled: LRUCache[_CommandKey, list[Envelope]] = LRUCache(_UNSETTLED)
 

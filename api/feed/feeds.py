@@ -63,7 +63,7 @@ class Feeds:
         self._store = store
         self._writer = Writer(database, store)
         self._hub = Hub(store, self._writer.block, limits)
-        store.vault.on_erasure(self._hub)
+        store.vault.news.on_news(self._hub)
         self._cuts = ticket_ranges(store)
         self._turns = asyncio.Semaphore(limits.catching_up)
         self._exports = Quotas("exports", limits.exports, limits.exports_each, TooManyStreams)

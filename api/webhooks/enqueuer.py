@@ -68,7 +68,7 @@ class Enqueuer:
         self._deliveries = Deliveries(database)
         self._reads: LRUCache[UUID, TicketRead] = LRUCache(_KEPT_TICKETS)
         self._forgotten = 0
-        store.vault.on_erasure(self)
+        store.vault.news.on_news(self)
 
     def invalidate(self) -> None:
         """Forget tickets: an erased person's words may be in some of them."""

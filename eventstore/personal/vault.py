@@ -23,9 +23,8 @@ whatever id. What the keys remember of an erased person holds as well by itself,
 collection be restored to before.
 A key that is missing otherwise is an error, and never taken for erased.
 
-Keys are kept in memory: some thousands, for some minutes. At most `STALE_SECONDS` after a person
-has been erased no process has one of theirs that it uses: each looks every two seconds if there is
-news, and drops all it knows if so, and who has not looked lately looks before using any.
+Keys are kept in memory: some thousands, for some minutes, and until there is news of an erasure
+(`erasure_news.py`).
 """
 
 import asyncio
@@ -45,37 +44,28 @@ from collections.abc import (
 )
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import NamedTuple, Protocol, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 from uuid import UUID, uuid4
-from weakref import WeakSet
 
 from cachetools import LRUCache
 
 from domain.errors import CasebookError, NotFound, PersonGone
 from domain.values import ERASED, JsonObject, one_spelling
-from eventstore.background import Supervisor
 from eventstore.documents import CRITICAL, Unreadable, UnreadableDocument, uuid_of
 from eventstore.event_document import TICKET_EVENTS, EventDocument, utc_now
 from eventstore.key_files import KeyUnusable
-from eventstore.mongo.coalesced_reads import CAN_WAIT_SECONDS, CoalescedReads
+from eventstore.mongo.coalesced_reads import CoalescedReads
 from eventstore.mongo.driver import AsyncCollection, Namespace
 from eventstore.mongo.driver import Collection as StoredKeys
 from eventstore.mongo.errors import time_limit, translate_driver_errors
 from eventstore.mongo.limits import make_index
 from eventstore.mongo.resend import insert_new
+from eventstore.personal.erasure_news import PERSON_EVENTS, ErasureNews
 from eventstore.personal.key_tree import KeyTree
 from eventstore.personal.master_keys import MasterKeys, Wrapped
 from eventstore.personal.sealing import FINGERPRINT, ErasedKey, Key, PersonKey, leaves, persons
-from eventstore.redactions import Redactions
 
 PERSONS, KEYRING = "persons", "keyring"
-PERSON_EVENTS = "person_events"
-"""The collection of the log's database that holds erasures."""
-STALE_SECONDS = 3.0
-"""For how long after an erasure a process may still use a key of that person."""
-
-_LOOK_SECONDS = 1.1  # so that it goes along with every other look at the log's identity
-_KEPT_SECONDS = 300.0
 _MOST_KEPT = 20_000
 _SECRET_BYTES = 32
 _MOST_SECRETS = 16_000  # of a tree: some 65 redactions on other tickets, and 5 ms to open it
@@ -86,12 +76,6 @@ _log = logging.getLogger(__name__)
 Scan = Callable[[str, JsonObject], AsyncIterable[JsonObject]]
 T = TypeVar("T")
 K = TypeVar("K")
-
-
-class Cache(Protocol):
-    """What keeps something of tickets in memory."""
-
-    def invalidate(self) -> None: ...
 
 
 class NoMasterKey(CasebookError):
@@ -147,8 +131,9 @@ class Vault:
         self._keyring = keys[KEYRING]
         self._log = database[TICKET_EVENTS]
         self._erasures = cast("AsyncCollection[EventDocument]", database[PERSON_EVENTS])
-        self._reads = reads or CoalescedReads(database)
-        self.redactions = Redactions(self._reads)
+        self.news = ErasureNews(self._erasures, reads or CoalescedReads(database), self)
+        """Whether anyone was erased, or anything redacted."""
+        self.redactions = self.news.redactions
         """What nobody is to read any more, whoever they are."""
         self._masters = masters
         self._scan: Scan = scan or (lambda name, condition: keys[name].find(condition))
@@ -158,10 +143,6 @@ class Vault:
         self._by_id: LRUCache[UUID, Key] = LRUCache(_MOST_KEPT)
         self._not_erased: LRUCache[str, None] = LRUCache(_MOST_KEPT)
         self._forgotten = 0
-        self._others: WeakSet[Cache] = WeakSet()
-        self._looking = asyncio.Lock()
-        self._looked_at = self._again_at = self._cleared_at = self._learned_at = float("-inf")
-        self._seen: object = None
 
     async def prepare(self) -> None:
         """Make, at first, the secret by which names are known, and its index. Safe to repeat.
@@ -242,7 +223,7 @@ class Vault:
     ) -> dict[T, K]:
         """Return what is in memory, and the rest by `fetch`; all of it as of one moment."""
         while wanted:
-            await self._look_if_stale()
+            await self.news.look_if_stale()
             times = self._forgotten
             found = {each: known[each] for each in wanted if each in known}
             missing = [each for each in wanted if each not in found]
@@ -494,7 +475,7 @@ class Vault:
             if not found.matched_count:
                 change["$set"] = {"known_by": known_by}
                 await self._persons.update_one({"_id": id_}, change, upsert=True)
-        self._invalidate_all()
+        self.news.invalidate()
 
     async def destroy_redacted(self, document: EventDocument) -> bool:
         """Destroy the keys of what was redacted of a stored event; return whether all of that has
@@ -613,93 +594,12 @@ class Vault:
 
     # --- what is kept in memory -----------------------------------------------------------------
 
-    def on_erasure(self, other: Cache) -> None:
-        """Have a cache invalidated soon after a person was erased, while the cache lives."""
-        self._others.add(other)
-
     def invalidate(self) -> None:
         """Forget all keys."""
         self._forgotten += 1
         self._by_name.clear()
         self._by_id.clear()
         self._not_erased.clear()
-
-    async def watch(self, supervisor: Supervisor) -> None:
-        """Look for erasures until cancelled; forget all keys while the database is silent."""
-
-        async def step() -> None:
-            try:
-                # Who cannot wait does not wait for this: they ask at once, and this goes along.
-                async with time_limit(STALE_SECONDS - _LOOK_SECONDS):
-                    await self._look(CAN_WAIT_SECONDS)
-            except CasebookError:
-                self.invalidate()
-                raise
-
-        await supervisor.keep(step, "looking for erasures", _LOOK_SECONDS, _LOOK_SECONDS)
-
-    async def news(self) -> object:
-        """Return something that is another once a step of an erasure has been taken, by what is
-        known of `STALE_SECONDS` ago at most.
-        """
-        await self._look_if_stale()
-        return self._seen
-
-    def learn(self, events: Iterable[Mapping[str, object]]) -> None:
-        """Know of what some stored events redact, and have caches invalidated if it is news."""
-        self._learned(is_news=self.redactions.learn(events))
-
-    async def _learn_redactions(self, within_seconds: float) -> None:
-        self._learned(is_news=await self.redactions.look(within_seconds))
-
-    def _learned(self, *, is_news: bool) -> None:
-        if is_news:
-            self._learned_at = asyncio.get_running_loop().time()
-            self._invalidate_all()
-
-    def look_again(self) -> None:
-        """Have the next question find what this process has just written."""
-        self._again_at = asyncio.get_running_loop().time()
-
-    @property
-    def _is_stale(self) -> bool:
-        # Who watches looks more often than this; other processes do it when they ask.
-        oldest = asyncio.get_running_loop().time() - (STALE_SECONDS - _LOOK_SECONDS)
-        return self._looked_at < max(oldest, self._again_at)
-
-    async def _look_if_stale(self) -> None:
-        if self._is_stale:
-            # Bounded: a task that waits behind one without an answer has its own time limit.
-            async with time_limit(STALE_SECONDS), self._looking:
-                if self._is_stale:
-                    await self._look()
-
-    async def _look(self, within_seconds: float = 0.0) -> None:
-        now = asyncio.get_running_loop().time()
-        with translate_driver_errors():
-            newest, _ = await asyncio.gather(
-                self._reads.find(
-                    PERSON_EVENTS, order={"_id": -1}, limit=1, within_seconds=within_seconds
-                ),
-                self._learn_redactions(within_seconds),
-            )
-            # The count as well: ids are made by clocks that differ.
-            count = await self._erasures.estimated_document_count()
-        seen = (count, *(each["_id"] for each in newest))
-        is_news = self._seen is not None and seen != self._seen
-        # A key that another process was just about to destroy may have been read once more.
-        is_late = self._looked_at < self._learned_at + _LOOK_SECONDS
-        self._seen, self._looked_at = seen, now
-        if is_news:
-            self._invalidate_all()
-        if is_late or now - self._cleared_at > _KEPT_SECONDS:
-            self.invalidate()
-            self._cleared_at = now
-
-    def _invalidate_all(self) -> None:
-        self.invalidate()
-        for other in list(self._others):
-            other.invalidate()
 
 
 def _wrapped(document: Mapping[str, object]) -> Wrapped:

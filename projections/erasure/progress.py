@@ -24,7 +24,7 @@ from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, fingerp
 from eventstore.failures import VersionConflict
 from eventstore.log import EventStore
 from eventstore.mongo.limits import make_index
-from eventstore.personal.vault import PERSON_EVENTS
+from eventstore.personal.erasure_news import PERSON_EVENTS
 
 _KNOWN_BY = "data.known_by_1"
 SYSTEM = Actor("casebook", "system")
@@ -100,7 +100,7 @@ class Erasures:
         about = Metadata(actor, command)
         with suppress(VersionConflict):
             await self._store.append(await self._store.chain(person, head, [data], about, now, now))
-            self._database.vault.look_again()
+            self._database.vault.news.look_again()
             return True
         return False
 
@@ -108,7 +108,7 @@ class Erasures:
         """Return those whose last step this is, or was `STALE_SECONDS` ago; what was done by this
         process counts at once. Asks nothing while no erasure is under way.
         """
-        news = await self._database.vault.news()
+        news = await self._database.vault.news.latest()
         if self._seen[0] != news:
             heads = await self._store.heads()
             unfinished = {p: version for p, (version, _) in heads.items() if version < len(STEPS)}

@@ -21,7 +21,7 @@ from uuid import UUID
 from domain.people import ErasureCompleted, KeyDestroyed
 from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.personal.vault import STALE_SECONDS
+from eventstore.personal.erasure_news import STALE_SECONDS
 from projections.erasure.progress import Erasures
 from projections.generations import Generation, Generations
 from projections.projector.batch import BatchWriter

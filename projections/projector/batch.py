@@ -300,7 +300,7 @@ class BatchWriter:
         self, owned: OwnedPartitions, before: Stored, ticket_id: UUID
     ) -> FoldResult:
         """Fold a ticket from its first event, for what its document says may be redacted."""
-        self._store.vault.look_again()  # others may have been redacted just before
+        self._store.vault.news.look_again()  # others may have been redacted just before
         events = await self._read_log(ticket_id)
         change, failure = await self._fold_ticket(owned.views, ticket_id, None, events)
         if failure is not None or change is None:

@@ -30,9 +30,10 @@ from eventstore.key_files import KeyUnusable
 from eventstore.log import EventStore
 from eventstore.mongo.coalesced_reads import CoalescedReads
 from eventstore.personal import vault as vaults
+from eventstore.personal.erasure_news import STALE_SECONDS
 from eventstore.personal.key_tree import KeyTree, _child
 from eventstore.personal.sealing import PersonKey, all_personal, leaves, persons, whose_command
-from eventstore.personal.vault import STALE_SECONDS, Vault
+from eventstore.personal.vault import Vault
 from eventstore.redactions import Redactions
 from scripts.hash_chains import Verification
 from scripts.verify import verify_database
@@ -333,7 +334,7 @@ async def test_a_key_that_a_killed_process_has_left_is_destroyed_by_the_next(
     assert await readable(database, CARD)
     assert await bodies(database, ticket) == [REDACTED, None]
     other = Database(database.url, database.driver)
-    await other.vault.news()
+    await other.vault.news.latest()
     async with background(ErasureWorker(other, EventStore(other)).run()):
         await until(lambda: gone(database, CARD))
     assert await redact(store, ticket, 1) == "destroyed"
@@ -352,7 +353,7 @@ async def test_a_key_that_an_old_backup_brings_back_is_destroyed_again(database,
     await persons_of(database).replace_one({"_id": backup["_id"]}, backup)
     assert await readable(database, CARD)
     other = Database(database.url, database.driver)  # as of a server that is started after it
-    await other.vault.news()
+    await other.vault.news.latest()
     await ErasureWorker(other, EventStore(other))._destroy_redacted()
     await other.close()
     assert not await readable(database, CARD)
@@ -405,7 +406,7 @@ async def test_no_process_holds_a_destroyed_key_for_long(database, store):
         return held.tree.key(ticket, 1, "/data/body")
 
     before = await key()
-    await other.vault.news()
+    await other.vault.news.latest()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Vault, "_cut", _later)
         await redact(store, ticket, 1)

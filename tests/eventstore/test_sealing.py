@@ -41,6 +41,7 @@ from eventstore.failures import StoreUnavailable
 from eventstore.key_files import KeyUnusable
 from eventstore.log import EventStore
 from eventstore.mongo.limits import SCAN_SECONDS
+from eventstore.personal.erasure_news import STALE_SECONDS
 from eventstore.personal.master_keys import MasterKeys, new_master_key
 from eventstore.personal.sealing import (
     FINGERPRINT,
@@ -52,7 +53,7 @@ from eventstore.personal.sealing import (
     sealed,
     whose_command,
 )
-from eventstore.personal.vault import STALE_SECONDS, NoMasterKey, UnknownPerson, Vault
+from eventstore.personal.vault import NoMasterKey, UnknownPerson, Vault
 from projections.erasure.progress import Erasures
 from scripts.testbed.wire import Fate, through
 from tests.projecting import until
@@ -310,7 +311,7 @@ async def test_no_other_process_uses_a_key_for_long_after_its_person_was_erased(
     key = (await there.of_names(["bob"]))["bob"]
     assert isinstance((await there.of_ids([key.person]))[key.person], PersonKey)
     other = Mock(spec=["invalidate"])
-    there.on_erasure(other)
+    there.news.on_news(other)
     await erase(database, "bob")
     await asyncio.sleep(STALE_SECONDS)
     assert isinstance((await there.of_ids([key.person]))[key.person], ErasedKey)
@@ -322,8 +323,8 @@ async def test_no_other_process_uses_a_key_for_long_after_its_person_was_erased(
 async def test_who_watches_forgets_without_being_asked(database):
     there = another(database)
     await there.of_names(["bob"])
-    watching = asyncio.create_task(there.watch(Supervisor()))
-    await until(lambda: asyncio.sleep(0, there._seen is not None))
+    watching = asyncio.create_task(there.news.watch(Supervisor()))
+    await until(lambda: asyncio.sleep(0, there.news._seen is not None))
     assert there._by_name
     await erase(database, "bob")
     await until(lambda: asyncio.sleep(0, not there._by_name))
@@ -335,14 +336,14 @@ async def test_who_watches_forgets_without_being_asked(database):
 
 async def test_nobody_waits_for_who_watches_and_can_wait(database, monkeypatch):
     """A command that has to look asks at once, and the watcher's question goes along."""
-    monkeypatch.setattr("eventstore.personal.vault.CAN_WAIT_SECONDS", 3600)
+    monkeypatch.setattr("eventstore.personal.erasure_news.CAN_WAIT_SECONDS", 3600)
     vault = another(database)
-    await vault.news()
+    await vault.news.latest()
     forgotten = vault._forgotten
-    async with background(vault.watch(Supervisor())):
-        await until(lambda: asyncio.sleep(0, len(vault._reads._waiting)))
-        vault.look_again()
-        await vault.news()
+    async with background(vault.news.watch(Supervisor())):
+        await until(lambda: asyncio.sleep(0, len(vault.news._reads._waiting)))
+        vault.news.look_again()
+        await vault.news.latest()
     assert vault._forgotten == forgotten  # as it does when its own time is over
 
 
@@ -358,7 +359,7 @@ async def test_a_key_that_is_read_while_its_person_is_erased_is_not_used(databas
         read.append(found[person])
         if len(read) == 1:
             await erase(database, "bob")
-            await there._look()
+            await there.news._look()
         return found
 
     monkeypatch.setattr(there, "_fetch", slowly)

@@ -582,7 +582,7 @@ async def test_an_audit_waits_for_views_that_are_still_to_be_folded_anew(databas
 async def test_who_follows_the_log_is_sent_away_when_somebody_is_erased(database, store):
     """Their words may be in what is kept for all clients; who comes back reads them erased."""
     hub = Hub(store, Writer(database, store).block)
-    store.vault.on_erasure(hub)
+    store.vault.news.on_news(hub)
     joined = await hub.join()
     first = hub.place(joined.token)
     handler, ticket = Handler(store), uuid4()

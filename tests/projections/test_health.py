@@ -12,7 +12,7 @@ from domain.days import UTC_ONLY
 from eventstore.database import Database
 from eventstore.event_document import TICKET_EVENTS, EventDocument
 from eventstore.log import EventStore
-from eventstore.personal.vault import PERSON_EVENTS
+from eventstore.personal.erasure_news import PERSON_EVENTS
 from eventstore.subscription import LateEventCheck
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
