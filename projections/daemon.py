@@ -20,7 +20,8 @@ from eventstore.log import EventStore
 from projections.desk_zones import desk_zones
 from projections.generations import OF_ANOTHER_LOG, BuildRunning, Generation, Generations, prepare
 from projections.projector.projector import RETRY_SECONDS, Projector, Unusable
-from projections.replay.rebuild import EventsVanished, Rebuild
+from projections.replay.rebuild import Rebuild
+from projections.replay.vanished import EventsVanished
 from projections.views.tickets import SHAPE
 from projections.workers import workers
 

@@ -45,7 +45,7 @@ from eventstore.documents import UnreadableDocument
 from eventstore.log import EventStore
 from eventstore.mongo.errors import DriverError, describe, is_unavailable
 from eventstore.mongo.resume_tokens import ResumeToken
-from eventstore.partition import PARTITIONS, partition_of
+from eventstore.partition import PARTITIONS
 from projections.desk_zones import desk_zones
 from projections.generations import (
     BUILD_LEASE_SECONDS,
@@ -67,9 +67,10 @@ from projections.projector.projector import Projector, member_id
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference
 from projections.replay.scan import Folded, Job, fold_range
+from projections.replay.vanished import require_all_that_is_shown
 from projections.views import sums
 from projections.views.saved_views import SavedView, SavedViews
-from projections.views.shown_versions import all_versions, versions_of
+from projections.views.shown_versions import versions_of
 from projections.views.tickets import SHAPE
 from projections.workers import Workers
 
@@ -100,21 +101,6 @@ class NotProved(CasebookError):
         super().__init__(
             "not_proved", f"not shown, for {count} things differ from the log: {told}"
         )  # fmt: skip
-
-
-class EventsVanished(CasebookError):
-    """The log has not all that is shown, or lacks a version: for example because it was tampered
-    with, or put back to an earlier time without saying so.
-    """
-
-    def __init__(self, tickets_: Sequence[UUID]) -> None:
-        some = ", ".join(str(ticket) for ticket in tickets_[:_MOST_TOLD])
-        super().__init__(
-            "events_vanished",
-            f"events have vanished from the log, of {len(tickets_)} tickets ({some}): the views "
-            "stay as they are. See `casebook verify`; `casebook replay "
-            "--accept-loss` builds them without these events",
-        )
 
 
 class CannotSwitch(CasebookError):
@@ -268,7 +254,9 @@ class Rebuild:
         async with background(projector.run()):
             await self._catch_up(views)
             if holds is not None:
-                await self._require_all_that_is_shown(holds, views)
+                await require_all_that_is_shown(
+                    self._store, holds.of(self._database), views, self._gaps
+                )
             await self._prove(generation)
             await self._switch(views, point)
             await self._keep_end()  # as far as it is known: nobody is to see neither it nor its end
@@ -423,41 +411,6 @@ class Rebuild:
             here.get(ticket_id, 0) >= min(there.get(ticket_id, 0), version)
             for ticket_id, version in newest.items()
         )
-
-    async def _require_all_that_is_shown(self, active: Generation, views: Database) -> None:
-        """Raise EventsVanished if the log lacks an event of a ticket.
-
-        What is shown now remembers what was at the end of tickets, and whole tickets. It is
-        believed where it has as many events as were counted: damage by hand is no loss.
-        """
-        shown = active.of(self._database)
-        before = (await Checkpoints(shown).read()).partitions
-        suspects: list[UUID] = []
-        totals: Counter[int] = Counter()
-        async for versions in all_versions(shown):
-            for ticket_id, version in versions.items():
-                totals[partition_of(ticket_id)] += version
-            suspects += await self._ahead(versions, views)
-        after = (await Checkpoints(shown).read()).partitions
-        vanished = dict.fromkeys(self._gaps)
-        for ticket_id in suspects:
-            number = partition_of(ticket_id)
-            if before[number].applied <= totals[number] <= after[number].applied:
-                vanished[ticket_id] = None
-            else:
-                _log.warning("ticket %s shows more than the log has: it is damaged", ticket_id)
-        if vanished:
-            error = EventsVanished(list(vanished))
-            _log.error("%s", error.detail)
-            raise error
-
-    async def _ahead(self, shown: Mapping[UUID, int], views: Database) -> list[UUID]:
-        """Return the tickets of which the log has not all versions that are shown."""
-        here = await versions_of(views, shown)
-        suspects = {ticket for ticket, version in shown.items() if here.get(ticket, 0) < version}
-        stored = await self._store.versions(suspects) if suspects else []
-        known = Counter(ticket for ticket, version in stored if version <= shown[ticket])
-        return [ticket for ticket in sorted(suspects) if known[ticket] < shown[ticket]]
 
     async def _prove(self, generation: Generation) -> None:
         self._begin("prove")

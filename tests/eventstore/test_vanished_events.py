@@ -6,7 +6,7 @@ import pytest
 
 from eventstore.log import COLLECTION
 from projections.generations import Generations
-from projections.replay.rebuild import EventsVanished
+from projections.replay.vanished import EventsVanished
 from tests.api.test_api import serving
 from tests.callers import ADMIN
 from tests.processes import environment, script
