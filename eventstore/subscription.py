@@ -29,8 +29,8 @@ leave some out without a word.
 So an event may come twice, and late ones come behind later events of their ticket; all else comes
 in the order of versions.
 
-A consumer pulls: nothing is read ahead of it, and it can stop anywhere and go on. `gathering` reads
-ahead, up to a bound, for consumers that take some time with each batch.
+A consumer pulls: nothing is read ahead of it, and it can stop anywhere and go on. `read_ahead`
+reads ahead, up to a bound, for consumers that take some time with each batch.
 """
 
 import asyncio

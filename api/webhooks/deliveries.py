@@ -5,8 +5,9 @@
                          done_at}
 
 A delivery is one event for one webhook; its id is made of both, so an event that is fed twice makes
-one. It is *pending* until it has been *delivered*, or *parked* after too many failures, or *ended*
-with its webhook, whose receiver has said that it is gone. The event itself stays in the log.
+one. It is *pending* until it has been *delivered*, or *parked* after failures for too long, or
+*ended* with its webhook, whose receiver has said that it is gone. When it is tried again is decided
+in `sender.py`. The event itself stays in the log.
 (`failing_since` is not there in what was stored before it was known.)
 """
 

@@ -7,10 +7,11 @@
 document stays as it was before. One whose document cannot be read is not known to wait: it is
 folded as any other, and parked anew if that cannot be done.
 
-A repair asks the partition's projector to fold a ticket again from its first event, parked or not;
-if that works the ticket is parked no longer. Each request is a document of its own, which the
-projector removes when it has done what it read of it: one that comes meanwhile is another. A
-projector that takes a partition, as after an upgrade, tries all of its parked tickets by itself.
+A repair asks the partition's projector to fold a ticket again from its first event, parked or not
+(`BatchWriter.refold`); if that works the ticket is parked no longer. Each request is a document of
+its own, which the projector removes when it has done what it read of it: one that comes meanwhile
+is another. A projector that takes a partition, as after an upgrade, tries all of its parked tickets
+by itself.
 """
 
 import asyncio

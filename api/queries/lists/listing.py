@@ -1,6 +1,7 @@
 """How a list of tickets is read: what of its filter an index bounds, and what is looked at behind.
 
-Which index that is says `projections/views/indexes.py`. A list by priority is read as four, one
+Which index that is says `projections/views/indexes.py`; what keeps a page's cost the same, however
+many tickets there are, `eventstore/mongo/sorted_pages.py`. A list by priority is read as four, one
 behind the other.
 """
 
