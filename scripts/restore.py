@@ -34,6 +34,7 @@ from eventstore.documents import uuid_of
 from eventstore.key_files import place
 from eventstore.log import EventStore
 from eventstore.log_identity import ALIVE_SECONDS
+from eventstore.mongo.errors import DUPLICATE_KEY
 from eventstore.mongo.limits import count, in_batches, make_index, size_of
 from eventstore.personal.erasure_news import PERSON_EVENTS
 from eventstore.personal.sealing import persons
@@ -50,7 +51,6 @@ from scripts.restore_source import RestoreRefused, Source, hashes_of, open_keys,
 _BATCH_EVENTS = 1000
 _BATCH_DOCUMENTS = 500
 _MARKS = "restores"
-_DUPLICATE_KEY = 11000
 # Made by whatever has looked at the database, and of no weight; views are built anew.
 _OF_NO_WEIGHT = re.compile(
     rf"log_identity|processes|restores|repairs|ticket_numbers|webhook_dispatch|{OF_FORMER_LAYOUT.pattern}"
@@ -253,7 +253,7 @@ async def _insert_all(db: Database, documents: Iterable[tuple[str, JsonObject]])
             try:
                 await backup.collection_of(db, name).insert_many(some, ordered=False)
             except BulkWriteError as error:
-                if any(each["code"] != _DUPLICATE_KEY for each in error.details["writeErrors"]):
+                if any(each["code"] != DUPLICATE_KEY for each in error.details["writeErrors"]):
                     raise
 
 

@@ -23,7 +23,7 @@ from domain.actors import STAFF, Actor, PrincipalRole
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import StateConflict, TicketNotFound, Unacceptable
 from domain.lines import check_lines
-from domain.tickets.ticket import Relation, Status, Ticket, TicketEvent
+from domain.tickets.ticket import UNSOLVED, Relation, Status, Ticket, TicketEvent
 from domain.values import JsonObject
 
 TICKET_LENGTH_EVENTS = 10_000
@@ -33,7 +33,6 @@ what its events say, as JSON in UTF-8.
 """
 
 Moves = Mapping[Status, frozenset[Status]]
-UNSOLVED: tuple[Status, ...] = ("new", "open", "pending", "on_hold")
 
 
 class Size(NamedTuple):

@@ -11,7 +11,6 @@ from domain.codec import Words
 from domain.errors import Forbidden, StateConflict, Unacceptable
 from domain.tickets.command import (
     NOTHING,
-    UNSOLVED,
     Command,
     Context,
     Decision,
@@ -19,7 +18,7 @@ from domain.tickets.command import (
     require_transition,
     ways,
 )
-from domain.tickets.ticket import CloseReason, Rating, Status, Ticket, TicketEvent
+from domain.tickets.ticket import UNSOLVED, CloseReason, Rating, Status, Ticket, TicketEvent
 from domain.values import Line, Moment, Score, Text
 
 _NEVER_BY_STATUS: Mapping[Status, tuple[str, str]] = {

@@ -11,7 +11,6 @@ from domain.errors import StateConflict, Unacceptable
 from domain.tickets.assignment import FollowerRemoved
 from domain.tickets.command import (
     NOTHING,
-    UNSOLVED,
     Command,
     Context,
     Decision,
@@ -27,6 +26,7 @@ from domain.tickets.ticket import (
     TICKET_FOLLOWERS,
     TICKET_LINKS,
     TICKET_TAGS,
+    UNSOLVED,
     Attachment,
     LastMerge,
     Link,

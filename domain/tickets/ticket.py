@@ -25,6 +25,7 @@ TICKET_ATTACHMENTS = 100
 """Bounds of one ticket, so that its view always fits in a document."""
 
 Status = Literal["new", "open", "pending", "on_hold", "resolved", "closed"]
+UNSOLVED: tuple[Status, ...] = ("new", "open", "pending", "on_hold")
 CloseReason = Literal["duplicate", "spam", "merged", "invalid", "withdrawn"]
 Relation = Literal[
     "blocks",

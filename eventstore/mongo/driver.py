@@ -47,7 +47,7 @@ from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.mongo import wait_for
 from eventstore.mongo.clock import DatabaseClock
-from eventstore.mongo.errors import NOT_ALLOWED
+from eventstore.mongo.errors import DUPLICATE_KEY, NOT_ALLOWED
 from eventstore.mongo.limits import (
     ANSWER_SECONDS,
     BUILD_SECONDS,
@@ -92,7 +92,7 @@ _DATABASE_NAME = "casebook"  # unless the URL names one
 _SERVER_SELECTION_SECONDS = 10
 _SCANNED_AT_ONCE = 1000
 _OLDEST_WIRE_VERSION = 25  # MongoDB 8.0
-_DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
+_WRITE_CONFLICT = 112
 _COMMAND_NOT_FOUND, _COMMAND_NOT_SUPPORTED = 59, 115
 _CONSISTENCY = {
     "journal": "true",
@@ -473,7 +473,7 @@ def _of_one_write(error: ClientBulkWriteException) -> Exception:
         return WriteConcernError("not confirmed by a majority", code, concern)
     first: Mapping[str, object] = error.details["writeErrors"][0]
     code, message = cast("int", first["code"]), str(first["errmsg"])
-    if code == _DUPLICATE_KEY:
+    if code == DUPLICATE_KEY:
         return DuplicateKeyError(message, code)
     if code == _WRITE_CONFLICT:
         # The embedded server says so of each write, where MongoDB says so of the command.

@@ -13,7 +13,7 @@ from eventstore.failures import StoreError, StoreFailed, StoreUnavailable, Versi
 
 NOT_ALLOWED = (13, 8000)
 """Codes by which a server, or Atlas, says that this user may not do what was asked."""
-_DUPLICATE_KEY = 11000
+DUPLICATE_KEY = 11000
 _TRANSIENT_LABELS = (
     "RetryableWriteError",
     "TransientTransactionError",
@@ -128,7 +128,7 @@ def is_unavailable(error: BaseException | None) -> bool:
 
 def write_failure(failure: Mapping[str, object]) -> StoreError:
     """Return the store's own error for one entry of a bulk write's `writeErrors`."""
-    if failure["code"] == _DUPLICATE_KEY:
+    if failure["code"] == DUPLICATE_KEY:
         return VersionConflict()
     if failure["code"] in _TRANSIENT_CODES:
         return StoreUnavailable()

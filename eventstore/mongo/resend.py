@@ -15,10 +15,9 @@ from domain.values import JsonObject
 from eventstore import failures
 from eventstore.failures import OutcomeUnknown, StoreError, StoreUnavailable, VersionConflict
 from eventstore.mongo.driver import Collection
-from eventstore.mongo.errors import translate_driver_errors
+from eventstore.mongo.errors import DUPLICATE_KEY, translate_driver_errors
 
 _PAUSE_SECONDS = 0.2
-_DUPLICATE_KEY = 11000
 
 
 async def send_until_known(
@@ -100,7 +99,7 @@ async def insert_new(collection: Collection, documents: Sequence[JsonObject]) ->
     except BulkWriteError as error:
         details = error.details
         if details["writeConcernErrors"] or any(
-            each["code"] != _DUPLICATE_KEY for each in details["writeErrors"]
+            each["code"] != DUPLICATE_KEY for each in details["writeErrors"]
         ):
             raise
         return False

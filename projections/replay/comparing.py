@@ -19,7 +19,7 @@ from uuid import UUID
 
 from domain.days import Zones
 from eventstore.database import Database
-from eventstore.documents import uuid_of
+from eventstore.documents import Document, uuid_of
 from eventstore.event_document import EventDocument, from_document
 from eventstore.log import EventStore, TicketRange
 from eventstore.mongo.driver import CodecOptions, RawBSONDocument, decode_bson, encode_bson
@@ -31,7 +31,6 @@ from projections.views.saved_views import SavedView, SavedViews
 from projections.views.tickets import TicketRead
 from projections.workers import retry_while_unavailable
 
-Document = Mapping[str, object]
 Streams = Mapping[UUID, Sequence[EventDocument]]
 
 

@@ -48,7 +48,7 @@ from domain.tickets.conversation import AgentReplied
 from domain.tickets.lifecycle import TicketClosed, TicketReopened, TicketResolved
 from domain.tickets.promises import SlaBreached
 from domain.tickets.relations import TicketMergedInto
-from domain.tickets.ticket import Status, Ticket, TicketEvent
+from domain.tickets.ticket import UNSOLVED, Status, Ticket, TicketEvent
 from domain.values import Priority
 from projections.views.sum_view import Entries, mark
 
@@ -57,7 +57,6 @@ Time = Literal["first_response", "resolution"]
 Metric = Literal["happened", State, Time]
 STATES: tuple[State, ...] = get_args(State)
 TIMES: tuple[Time, ...] = get_args(Time)
-UNSOLVED = ("new", "open", "pending", "on_hold")
 
 _MILLISECOND = timedelta(milliseconds=1)
 _BUCKETS_PER_DOUBLING = 4

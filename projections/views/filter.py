@@ -15,13 +15,11 @@ from datetime import datetime
 from typing import get_args
 
 from domain.sla import SlaTarget
-from domain.tickets.ticket import Status
+from domain.tickets.ticket import UNSOLVED, Status
 from domain.values import FieldValue, JsonObject, canonical_decimal, one_spelling
-from projections.views.dashboard import UNSOLVED
+from eventstore.documents import Document
 from projections.views.tickets import field_term
 from projections.views.words import QueryTerm, query_terms
-
-Document = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
