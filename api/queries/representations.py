@@ -38,16 +38,6 @@ from eventstore.redactions import redacts
 from projections.views import tickets
 from projections.views.tickets import TicketRead
 
-NEVER_SHOWN = frozenset(
-    {
-        *("counted", "worked", "in_views", "terms", "said", "public_terms", "public_said"),
-        *("participants", "sla", "due_at", "next_due_at", "shape"),
-        *("before_merge", "last_merge"),
-    }
-)
-"""Fields of a read document that clients have no business with."""
-_NOT_SHOWN = NEVER_SHOWN | {"_id", "public_version", "public_updated_at"}
-
 _SHORT = 20
 """Up to so many events, all versions of many tickets are looked up sooner than each one's tail."""
 
@@ -124,9 +114,13 @@ class TicketDetail(TicketSummary):
     """
 
 
+SHOWN = frozenset(TicketDetail.model_fields)
+"""Fields of a read document that clients see; whatever else views keep there is not theirs."""
+
+
 def present(document: Mapping[str, object]) -> JsonObject:
     """Return a read document as a client sees it."""
-    shown = {name: value for name, value in document.items() if name not in _NOT_SHOWN}
+    shown = {name: value for name, value in document.items() if name in SHOWN}
     return {"id": document["_id"], **shown}
 
 

@@ -11,7 +11,6 @@ from itertools import dropwhile
 from typing import Literal, NamedTuple, get_args
 from uuid import UUID
 
-from api.queries.representations import NEVER_SHOWN
 from domain.values import JsonObject, Moment, Priority
 from eventstore.mongo.driver import MongoDatabase
 from eventstore.mongo.sorted_pages import Pager, Position, Query, with_new
@@ -20,7 +19,12 @@ from projections.views.dashboard_counters import Counters
 from projections.views.filter import AnyOf, Between, Filter, Is, Not, all_of
 
 MOST_COUNTED = 100_000
-_NOT_IN_LISTS = (*NEVER_SHOWN, "body")
+_NOT_IN_LISTS = (
+    *("counted", "worked", "in_views", "terms", "said", "public_terms", "public_said"),
+    *("participants", "sla", "due_at", "next_due_at", "shape"),
+    *("before_merge", "last_merge", "body"),
+)
+"""Fields of a read document that a list has no use for: they need not be sent."""
 
 TimeSort = Literal[
     "-opened_at",
