@@ -32,7 +32,6 @@ from projections.desk_zones import desk_zones
 from projections.generations import Generations
 from projections.projector.parked import ParkedTickets
 from projections.replay.audit import Auditor
-from projections.replay.comparing import Difference
 from projections.replay.rebuild import Progress, Rebuild
 from projections.views.saved_views import ViewName
 from projections.views.tickets import SHAPE
@@ -122,27 +121,13 @@ async def _verify(db: Database, processes: Workers, report: Report, most: int) -
             active,
             processes,
             lambda done, total: report.progress(Progress("verify", done, total)),
+            most,
         )
-        count, first = await _compare(auditor, most)
+        await auditor.compare()
         if await generations.active() == active:
-            report.verified(auditor, count, first)
-            return 1 if count else 0
+            report.verified(auditor)
+            return 1 if auditor.differences else 0
         report.say("other views are shown by now: comparing those")
-
-
-async def _compare(auditor: Auditor, most: int) -> tuple[int, list[Difference]]:
-    """Return how many differences there are, and the first of them."""
-    first: list[Difference] = []
-    count = 0
-
-    def found(difference: Difference) -> None:
-        nonlocal count
-        count += 1
-        if count <= most:
-            first.append(difference)
-
-    await auditor.compare(found)
-    return count, first
 
 
 async def _repair(db: Database, ids: Sequence[UUID], report: Report) -> int:

@@ -5,7 +5,7 @@ All of it goes to standard output.
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 
@@ -17,7 +17,6 @@ from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.mongo.errors import describe
 from projections.replay.audit import Auditor
-from projections.replay.comparing import Difference
 from projections.replay.rebuild import Progress, Summary
 from scripts.console import progress, screen
 
@@ -68,8 +67,9 @@ class Report:
             content = {**asdict(at), "events_per_second": round(rate), "seconds_left": left}
             self.show(content, _line(at, rate, left, lag))
 
-    def verified(self, auditor: Auditor, count: int, first: Sequence[Difference]) -> None:
+    def verified(self, auditor: Auditor) -> None:
         """Show what was compared, how many differences there are, and the first of them."""
+        count, first = auditor.differences, auditor.first
         for difference in first:
             self.show({"difference": difference._asdict()}, str(difference))
         lines = []

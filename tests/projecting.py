@@ -28,7 +28,6 @@ from projections.projector.checkpoints import Checkpoints
 from projections.projector.health import look
 from projections.projector.projector import Projector
 from projections.replay.audit import Auditor
-from projections.replay.comparing import Difference
 from projections.replay.rebuild import Rebuild
 from projections.views.saved_views import SavedViews
 from projections.workers import workers
@@ -129,11 +128,10 @@ async def rebuilt(database, tell=lambda _progress: None, **options):
 
 async def audited(database):
     """Audit what is shown: give the differences, and the auditor."""
-    found: list[Difference] = []
     async with workers(database, 0) as here:
         auditor = Auditor(database, await Generations(database).active(), here)
-        await auditor.compare(found.append)
-    return found, auditor
+        await auditor.compare()
+    return auditor.first, auditor
 
 
 @asynccontextmanager

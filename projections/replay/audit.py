@@ -72,9 +72,6 @@ _RECENT_SECONDS = 15.0
 _CLOCKS_DIFFER_SECONDS = 60.0
 
 
-Tell = Callable[[Difference], None]
-
-
 class ViewsKeptChanging(CasebookError):
     """The counters changed faster than they could be compared."""
 
@@ -100,8 +97,9 @@ class _Snapshot(NamedTuple):
 class Auditor:
     """Audits one generation of views.
 
-    `tickets` and `numbers` tell how much was compared; `waiting`, how many events wait with which
-    parked tickets, which are compared as far as they are shown.
+    `tickets` and `numbers` tell how much was compared; `differences`, how many things differ, and
+    `first` the first of them; `waiting`, how many events wait with which parked tickets, which are
+    compared as far as they are shown.
     """
 
     def __init__(
@@ -110,8 +108,11 @@ class Auditor:
         generation: Generation,
         workers: Workers,
         progress: Callable[[int, int], None] = lambda _done, _total: None,
+        most: int = 1000,
     ) -> None:
-        """`progress` is told how many events' tickets have been compared, of how many."""
+        """`progress` is told how many events' tickets have been compared, of how many; `most`: how
+        many differences are kept.
+        """
         self._database = database
         self._generation = generation
         self._shown = generation.of(database)
@@ -126,12 +127,12 @@ class Auditor:
         self.waiting: Mapping[UUID, int] = {}
         self.tickets = 0
         self.numbers = 0
+        self.differences = 0
+        self.first: list[Difference] = []
+        self._most = most
 
-    async def compare(self, tell: Tell) -> None:
-        """Compare everything; `tell` is called with what differs.
-
-        Raises ViewsKeptChanging, StoreUnavailable.
-        """
+    async def compare(self) -> None:
+        """Compare everything. Raises ViewsKeptChanging, StoreUnavailable."""
         state = await Checkpoints(self._shown).read()
         complete = frozenset.intersection(*(p.views for p in state.partitions))
         views = [v for v in await SavedViews(self._shown).all() if v.id in complete]
@@ -161,16 +162,23 @@ class Auditor:
             try:
                 await self._workers.each(check_range, asked, took)
             except _FarBehind:
-                await self._tell_what_stays(differing, tell)
+                await self._tell_what_stays(differing)
                 few = f"no more than {_MOST_BEHIND}"
-                tell(Difference("read documents", "behind the log", few, "more; the rest unseen"))
+                self._tell(
+                    Difference("read documents", "behind the log", few, "more; the rest unseen")
+                )
                 return
-            await self._tell_what_stays(differing, tell)
-            await self._wait_for(behind, tell)
-            await self._tell_unknown_to_the_log(tell)
-            await self._compare_sums(appended, tell)
+            await self._tell_what_stays(differing)
+            await self._wait_for(behind)
+            await self._tell_unknown_to_the_log()
+            await self._compare_sums(appended)
 
-    async def _tell_what_stays(self, found: Sequence[Difference], tell: Tell) -> None:
+    def _tell(self, difference: Difference) -> None:
+        self.differences += 1
+        if len(self.first) < self._most:
+            self.first.append(difference)
+
+    async def _tell_what_stays(self, found: Sequence[Difference]) -> None:
         """Tell what differs; but while a person is being erased look again first, for some seconds:
         what is read of the log is erased before it is in the views.
         """
@@ -179,11 +187,10 @@ class Auditor:
         while found and clock() < patient_until and await self._is_erasing():
             await asyncio.sleep(_PAUSE_SECONDS)
             ids = {each.ticket_id for each in found if each.ticket_id is not None}
-            again = [each for each in found if each.ticket_id is None]
-            await self._look_again(sorted(ids), again.append)
-            found = again
+            others = [each for each in found if each.ticket_id is None]
+            found = [*others, *await self._look_again(sorted(ids))]
         for difference in found:
-            tell(difference)
+            self._tell(difference)
 
     async def _is_erasing(self) -> bool:
         return bool(await self._erasures.at(PersonErased) or await self._erasures.at(KeyDestroyed))
@@ -205,8 +212,9 @@ class Auditor:
             return self._versions[ticket_id]
         return sum(1 for _ in takewhile(lambda e: e["recorded_at"] < self._asked.recent, stream))
 
-    async def _look_again(self, ids: Sequence[UUID], tell: Tell) -> None:
-        """Compare tickets again, in the place of what was seen of them."""
+    async def _look_again(self, ids: Sequence[UUID]) -> list[Difference]:
+        """Compare tickets again, in the place of what was seen of them; return what differs."""
+        differing: list[Difference] = []
         for start in range(0, len(ids), TICKETS_AT_ONCE):
             streams = await self._streams(ids[start : start + TICKETS_AT_ONCE])
             checked = await check(self._shown, self._store, self._asked, streams)
@@ -214,20 +222,20 @@ class Auditor:
                 self._replace(ticket_id, streams.get(ticket_id, []), None)
                 self._versions[ticket_id] = checked.versions.get(ticket_id, 0)
             self._take(checked, by_partition(checked.versions))
-            for difference in checked.differences:
-                tell(difference)
+            differing += checked.differences
+        return differing
 
     async def _streams(self, ids: Sequence[UUID]) -> dict[UUID, list[EventDocument]]:
         return contiguous(await self._store.open(await self._store.of_tickets(ids), command=False))
 
-    async def _wait_for(self, behind: Mapping[UUID, int], tell: Tell) -> None:
+    async def _wait_for(self, behind: Mapping[UUID, int]) -> None:
         """Return those that did not show what the log had some time; tell which still do not."""
         clock = asyncio.get_running_loop().time
         patient_until = clock() + _BEHIND_SECONDS
         while behind and clock() < patient_until:
             await asyncio.sleep(_PAUSE_SECONDS)
             await self._see_parked()
-            await self._look_again(list(behind), lambda _: None)
+            await self._look_again(list(behind))
             behind = {
                 ticket_id: version
                 for ticket_id, version in behind.items()
@@ -237,11 +245,11 @@ class Auditor:
         for ticket_id, stream in (await self._streams(list(behind))).items():
             what, document = f"ticket {ticket_id}", found.get(ticket_id)
             if document is None:
-                tell(Difference(what, "read document", "one", None))
+                self._tell(Difference(what, "read document", "one", None))
                 # What it has added to the sums is not gone with it.
                 self._replace(ticket_id, stream, behind[ticket_id])
             elif isinstance(document.get("version"), int):
-                tell(Difference(what, "version", behind[ticket_id], document["version"]))
+                self._tell(Difference(what, "version", behind[ticket_id], document["version"]))
 
     def _replace(
         self, ticket_id: UUID, stream: Sequence[EventDocument], version: int | None
@@ -255,16 +263,16 @@ class Auditor:
                 self._shown_events[partition_of(ticket_id)] += times * read.version
         self._versions[ticket_id] = version or 0
 
-    async def _tell_unknown_to_the_log(self, tell: Tell) -> None:
+    async def _tell_unknown_to_the_log(self) -> None:
         """Find read documents of tickets that the log does not have."""
         async for versions in all_versions(self._shown):
             known = {ticket_id for ticket_id, _ in await self._store.versions(versions)}
             for ticket_id in versions.keys() - known:
-                tell(Difference(f"ticket {ticket_id}", "read document", None, "one"))
+                self._tell(Difference(f"ticket {ticket_id}", "read document", None, "one"))
 
     # --- sums ------------------------------------------------------------------------------------
 
-    async def _compare_sums(self, appended: Mapping[UUID, int], tell: Tell) -> None:
+    async def _compare_sums(self, appended: Mapping[UUID, int]) -> None:
         """Compare counters and checkpoints with the sums over all tickets.
 
         `appended`: the versions that the log has got since the audit began, growing on.
@@ -272,9 +280,7 @@ class Auditor:
         former: tuple[Counter[int], Counter[int]] | None = None
         for _ in range(_TRIES):
             # First what has changed is compared again, so that little is left for the snapshot.
-            differing: list[Difference] = []
-            await self._look_again(self._behind(appended), differing.append)
-            await self._tell_what_stays(differing, tell)
+            await self._tell_what_stays(await self._look_again(self._behind(appended)))
             snapshot = await self._snapshot([*self._behind(appended), *self.waiting])
             streams = await self._streams(list(snapshot.versions))
             for ticket_id, version in snapshot.versions.items():
@@ -287,8 +293,8 @@ class Auditor:
                 for number, events in sorted(snapshot.applied.items()):
                     if events != self._shown_events[number]:
                         what = f"checkpoint {number}"
-                        tell(Difference(what, "applied", self._shown_events[number], events))
-                self._tell_different_numbers(snapshot, tell)
+                        self._tell(Difference(what, "applied", self._shown_events[number], events))
+                self._tell_different_numbers(snapshot)
                 return
             former = (self._shown_events.copy(), snapshot.applied)
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -298,7 +304,7 @@ class Auditor:
         """Return the tickets whose documents may have changed since they were looked at."""
         return [t for t, version in appended.items() if self._versions.get(t, 0) < version]
 
-    def _tell_different_numbers(self, snapshot: _Snapshot, tell: Tell) -> None:
+    def _tell_different_numbers(self, snapshot: _Snapshot) -> None:
         expected: Counter[Number] = Counter()
         for view in sums.of(self._shown):
             for where, path, n in view.numbers(self._added.get(view.field, {})):
@@ -314,12 +320,12 @@ class Auditor:
         for ticket_id, version in snapshot.parked.items():
             stops = snapshot.versions.get(ticket_id, 0) + 1
             if version != stops:
-                tell(Difference(f"ticket {ticket_id}", "parked at version", stops, version))
+                self._tell(Difference(f"ticket {ticket_id}", "parked at version", stops, version))
         for where, path in sorted(numbers):
             is_, ought = snapshot.numbers.get(Number(where, path), 0), expected[Number(where, path)]
             if is_ != ought:
                 what = f"{saved_views.COUNTS} {names[where]}" if where in names else where
-                tell(Difference(what, path or "count", ought, is_))
+                self._tell(Difference(what, path or "count", ought, is_))
 
     async def _snapshot(self, ids: Sequence[UUID]) -> _Snapshot:
         """Read sums, checkpoints and versions as of one moment.

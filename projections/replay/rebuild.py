@@ -414,22 +414,14 @@ class Rebuild:
 
     async def _prove(self, generation: Generation) -> None:
         self._begin("prove")
-        some: list[Difference] = []
-        count = 0
-
-        def tell(difference: Difference) -> None:
-            nonlocal count
-            count += 1
-            if len(some) < _MOST_TOLD:
-                some.append(difference)
 
         def progress(done: int, total: int) -> None:
             self._tell(Progress("prove", done, total))
 
-        auditor = Auditor(self._database, generation, self._workers, progress)
-        await auditor.compare(tell)
-        if count:
-            raise NotProved(count, some)
+        auditor = Auditor(self._database, generation, self._workers, progress, _MOST_TOLD)
+        await auditor.compare()
+        if auditor.differences:
+            raise NotProved(auditor.differences, auditor.first)
         self._summary.checked_documents = auditor.tickets
         self._summary.checked_numbers = auditor.numbers
 

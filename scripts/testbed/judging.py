@@ -14,7 +14,6 @@ from eventstore.personal.vault import keys_database
 from projections.generations import Generations, views_database
 from projections.projector.health import look
 from projections.replay.audit import Auditor
-from projections.replay.comparing import Difference
 from projections.views.saved_views import SavedViews
 from projections.workers import workers
 from scripts.testbed.promises import require, until
@@ -55,11 +54,11 @@ async def caught_up(database: Database) -> None:
 
 async def audited(database: Database) -> None:
     """Compare all views with the log. Raises PromiseBroken."""
-    found: list[Difference] = []
     async with workers(database, 0) as here:
-        auditor = Auditor(database, await Generations(database).active(), here)
-        await auditor.compare(found.append)
-    require(not found, f"the views differ from the log: {[str(each) for each in found[:5]]}")
+        auditor = Auditor(database, await Generations(database).active(), here, most=5)
+        await auditor.compare()
+    told = [str(each) for each in auditor.first]
+    require(not auditor.differences, f"the views differ from the log: {told}")
 
 
 async def documents_with(database: Database, word: str) -> list[tuple[str, JsonObject]]:

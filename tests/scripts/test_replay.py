@@ -69,12 +69,12 @@ async def test_views_that_were_replaced_while_they_were_compared_are_no_damage(
     await open_some(store, 2)
     compare, replaced = Auditor.compare, False
 
-    async def slowly(self, tell):
+    async def slowly(self):
         nonlocal replaced
-        await compare(self, tell)
+        await compare(self)
         if not replaced:
             replaced = True
-            tell(Difference("ticket x", "version", 2, 1))
+            self._tell(Difference("ticket x", "version", 2, 1))
             async with workers(database, 0) as here:
                 await Rebuild(database, here).everything()
 
