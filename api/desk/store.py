@@ -135,16 +135,8 @@ class Desks:
     async def _document(
         self, version: int | None, within_seconds: float = 0.0
     ) -> JsonObject | None:
-        which: JsonObject = desk_zones.NEWEST if version is None else {"$eq": version}
         async with time_limit():
-            found = await self._database.small(
-                COLLECTION,
-                {"_id": which},
-                order={"_id": -1},
-                limit=1,
-                within_seconds=within_seconds,
-            )
-            return next(iter(found), None)
+            return await desk_zones.desk_document(self._database, version, within_seconds)
 
     async def replace(
         self,
