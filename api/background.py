@@ -14,7 +14,7 @@ from eventstore.log import EventStore
 from eventstore.transparency.checkpoints import LogCheckpoints
 from eventstore.transparency.statements import last_path, signing_key
 from projections import daemon
-from projections.erasure.views import Eraser
+from projections.erasure.eraser import Eraser
 
 _log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 API keys of who is erased are revoked and name nobody, saved views and webhooks that ask for their
 tickets are deleted, what was sent with requests names them no more, and their key is destroyed. The
 access log knows persons by id, so there is nothing to do there. The third step is the projector's
-(`projections/erasure/views.py`). Names are looked for in the documents themselves, also in those of
-another version that this one cannot read.
+(`projections/erasure/eraser.py`). Names are looked for in the documents themselves, also in those
+of another version that this one cannot read.
 
 What names them may come back: from a process that had not heard of the erasure yet, or out of a
 backup. So it is looked for again while the erasure goes on, and every ten minutes for all who were

@@ -1,7 +1,7 @@
 """What is held on persons, and how their erasure begins.
 
 An erasure is durable with its first step, and there is no way back. The second follows at once
-(`erasure.py`), the third is the projector's (`projections/erasure/views.py`).
+(`erasure.py`), the third is the projector's (`projections/erasure/eraser.py`).
 """
 
 import asyncio

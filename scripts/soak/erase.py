@@ -28,8 +28,8 @@ from eventstore.database import Database
 from eventstore.event_document import utc_now
 from eventstore.log import EventStore
 from eventstore.personal.vault import Vault
+from projections.erasure.eraser import Eraser
 from projections.erasure.progress import Erasures
-from projections.erasure.views import Eraser
 from projections.generations import Generations
 from projections.projector.batch import BatchWriter
 from projections.views.saved_views import SavedViews, TicketFilter

@@ -33,9 +33,9 @@ from eventstore.event_document import chain_is_whole, utc_now
 from eventstore.log import EventStore
 from eventstore.subscription import Subscription
 from projections import generations
-from projections.erasure import views as erasing
+from projections.erasure import eraser as erasing
+from projections.erasure.eraser import Eraser
 from projections.erasure.progress import Erasures
-from projections.erasure.views import Eraser
 from projections.generations import Generations
 from projections.replay.rebuild import Rebuild
 from projections.views.saved_views import SavedViews, TicketFilter

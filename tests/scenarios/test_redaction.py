@@ -18,7 +18,7 @@ from eventstore.background import background
 from eventstore.database import Database
 from eventstore.event_document import chain_is_whole, utc_now
 from eventstore.log import EventStore
-from projections.erasure.views import Eraser
+from projections.erasure.eraser import Eraser
 from projections.generations import FIRST
 from projections.replay.rebuild import Rebuild
 from projections.workers import workers
