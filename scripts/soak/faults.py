@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from itertools import count, groupby, islice
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -74,6 +74,7 @@ _SEEN_SECONDS = 60.0  # until a command of a kind is sent again
 _CLIENTS = 3
 _TICKETS = 120  # more than come in the first answer to a list
 _PAUSE_SECONDS = 0.05
+_BETWEEN_SECONDS = 4.0  # two replays, where nothing of them is to fail
 _TOGETHER = 6  # commands of a start or a replay that fail in one
 _READ = ("/tickets?limit=200", "/dashboard", "/projections", "/events")
 
@@ -299,6 +300,16 @@ async def _fail(driver: DriverName, faults: _Faults, table: _Table, port: int, w
     table.add(driver, faults, took)
 
 
+async def _fail_all(
+    driver: DriverName, cells: Sequence[_Cell], table: _Table, port: int, wire: Wire
+) -> None:
+    """Wait until each of some commands has failed on a wire, and all is as before."""
+    faults = _Faults(cells)
+    wire.heard = faults.heard
+    while faults.waiting:
+        await _fail(driver, faults, table, port, wire)
+
+
 async def _fail_at_start(
     urls: Iterator[str], driver: DriverName, cells: Sequence[_Cell], table: _Table
 ) -> None:
@@ -322,7 +333,7 @@ async def _fail_at_work(
     done.
     """
     clients, receiver = Clients(), Receiver()
-    learning, replaying = _Faults(), _Faults()
+    learning, replaying, hurry = _Faults(), _Faults(), asyncio.Event()
     async with (
         _server(url, driver, learning.heard) as (port, wire),
         through(url, replaying.heard) as (replayed_by, replay_wire),
@@ -334,17 +345,18 @@ async def _fail_at_work(
         async with (
             clients.sending(port, _CLIENTS, _TICKETS, _PAUSE_SECONDS),
             background(_read(port, clients)),
-            background(_replay_again_and_again(replayed_by, driver)),
+            background(_replay_again_and_again(replayed_by, driver, hurry)),
         ):
             if cells is None:
+                hurry.set()
                 learning.seen.clear()
                 await asyncio.sleep(_LEARNING_SECONDS)
-            for some in groups(cells or ()):
-                faults = _Faults(some)
-                on = replay_wire if some[0].kind.startswith(REPLAY) else wire
-                on.heard = faults.heard
-                while faults.waiting:
-                    await _fail(driver, faults, table, port, on)
+            at_work = [cell for cell in cells or () if not cell.kind.startswith(REPLAY)]
+            for cell in at_work:  # each alone: one may show what another hides
+                await _fail_all(driver, [cell], table, port, wire)
+            hurry.set()
+            for some in groups(cell for cell in cells or () if cell not in at_work):
+                await _fail_all(driver, some, table, port, replay_wire)
         table.counted.update(await clients.judge(port, url, check))
         await until(lambda: receiver.received.is_all_of(store), _STUCK_SECONDS, "webhook told all")
         table.counted.update(told=receiver.received.counted["events"])
@@ -357,10 +369,14 @@ async def replayed(url: str, driver: DriverName) -> int | None:
     return await code_of("scripts.replay", CASEBOOK_MONGODB_URL=url, CASEBOOK_MONGO_DRIVER=driver)
 
 
-async def _replay_again_and_again(url: str, driver: DriverName) -> None:
-    """Build the views anew until cancelled, whether or not it succeeds; it must come to an end."""
+async def _replay_again_and_again(url: str, driver: DriverName, hurry: asyncio.Event) -> None:
+    """Build the views anew until cancelled, whether or not it succeeds; it must come to an end.
+    With a pause in between, unless there is a hurry.
+    """
     while True:
         require(await replayed(url, driver) is not None, "a replay stands still")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(hurry.wait(), _BETWEEN_SECONDS)
 
 
 async def _read(port: int, clients: Clients) -> None:
@@ -461,14 +477,11 @@ async def failover(url: str, seconds: int, check: Check = audited) -> Counter[st
     return counted
 
 
-def groups(cells: Sequence[_Cell]) -> Iterator[Sequence[_Cell]]:
-    """Yield the cells that fail at a time: at work each alone, since there one may show what
-    another hides; of a start or of a replay, which take seconds each, some together.
-    """
-    for prefix, same in groupby(cells, lambda cell: cell.kind.removesuffix(cell.sent)):
-        waiting = iter(same)
-        while some := [*islice(waiting, _TOGETHER if prefix else 1)]:
-            yield some
+def groups(cells: Iterable[_Cell]) -> Iterator[Sequence[_Cell]]:
+    """Yield some cells at a time, of a start or of a replay, which take seconds each."""
+    waiting = iter(cells)
+    while some := [*islice(waiting, _TOGETHER)]:
+        yield some
 
 
 def diagonal(kinds: Collection[str], round_: int) -> list[_Cell]:
