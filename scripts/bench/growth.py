@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import cycle, islice, repeat
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, cast
 from uuid import UUID
 
 import orjson
@@ -21,6 +21,7 @@ import orjson
 from api.commands.handler import Handler
 from api.feed.client import LIMITS
 from domain.actors import PrincipalRole
+from domain.values import JsonObject
 from eventstore.log import EventStore
 from projections.generations import Generations
 from scripts.bench.commands import load_notes
@@ -35,11 +36,12 @@ from scripts.bench.measuring import (
     prepared,
 )
 from scripts.testbed.load import Connection, request
-from scripts.testbed.promises import HEADERS, accepted, callers
+from scripts.testbed.promises import HEADERS, accepted, callers, until
 from scripts.testbed.services import NOTE, OPEN, service
 from scripts.testbed.wire import database_at
 
 _TICKETS = 10_000  # where their number is not what grows
+_COUNTED_SECONDS = 60.0
 _EACH_TIME = 10  # stretches of each size in a round
 
 Stretch = Callable[[], Awaitable[Mapping[str, float]]]
@@ -227,6 +229,12 @@ async def _saved_views(url: str, count: int) -> AsyncIterator[Stretch]:
                 view = orjson.dumps({"group": f"group {n}", "priority": "high"})
                 path = f"/views/bench-{n}"
                 accepted(await connection.send(request("PUT", path, view, HEADERS)))
+
+            async def are_counted() -> bool:
+                views = accepted(await connection.get("/views")).json()["views"]
+                return all(view["count"] is not None for view in cast("list[JsonObject]", views))
+
+            await until(are_counted, _COUNTED_SECONDS, "all saved views are counted")
 
         async def stretch() -> Mapping[str, float]:
             async with _connected(port) as connection:
