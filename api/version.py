@@ -1,8 +1,10 @@
 """Which version of Casebook this is."""
 
+from functools import cache
 from importlib import metadata
 
 
+@cache
 def version() -> str:
     """Return the version that is installed."""
     try:

@@ -60,7 +60,7 @@ from eventstore.mongo.errors import (
     translate_driver_errors,
     write_failure,
 )
-from eventstore.mongo.limits import count, make_index
+from eventstore.mongo.limits import Index, count, make_indexes
 from eventstore.mongo.resend import send_until_known
 from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS, in_partitions
@@ -178,10 +178,13 @@ class EventStore:
         with suppress(OperationFailure):  # there is no collection yet
             if (await self._events.index_information()).keys() >= _INDEXES:
                 return
-        await make_index(self._events, [("ticket_id", 1), ("version", 1)], unique=True)
-        await make_index(self._events, [("recorded_at", 1)])  # to see how far the views are behind
-        await make_index(self._events, [("sealed.person", 1)], sparse=True)  # whom it is about
-        await make_index(self._events, [("data.redacts", 1)], sparse=True)
+        await make_indexes(
+            self._events,
+            Index([("ticket_id", 1), ("version", 1)], unique=True),
+            Index([("recorded_at", 1)]),  # to see how far the views are behind
+            Index([("sealed.person", 1)], sparse=True),  # whom it is about
+            Index([("data.redacts", 1)], sparse=True),
+        )
 
     async def chain(
         self,

@@ -226,8 +226,8 @@ class Generations:
         self._log: UUID | None = None  # for good: a process whose log is replaced projects nothing
         self._reader = Reader(database.unreadable, COLLECTION, generation_of)
         self._as_of = Reader(database.unreadable, COLLECTION, _as_of)
-        self._build = Reader(database.unreadable, COLLECTION, strict_decoder(Build, id_field=None))
-        self._ended = Reader(database.unreadable, COLLECTION, strict_decoder(Ended, id_field=None))
+        self._build = Reader(database.unreadable, COLLECTION, _BUILD)
+        self._ended = Reader(database.unreadable, COLLECTION, _ENDED)
         self._known: Generation | None = None
         self._seen_at = 0.0
         self._still = RequestBatcher(self._active_for)
@@ -641,6 +641,8 @@ class Generations:
 
 _GENERATION = strict_decoder(Generation, id_field=None, complete=True)
 _AS_OF = strict_decoder(AsOf, id_field=None)
+_BUILD = strict_decoder(Build, id_field=None)
+_ENDED = strict_decoder(Ended, id_field=None)
 
 
 def generation_of(document: Document) -> Generation:

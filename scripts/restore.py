@@ -35,7 +35,7 @@ from eventstore.key_files import place
 from eventstore.log import EventStore
 from eventstore.log_identity import ALIVE_SECONDS
 from eventstore.mongo.errors import DUPLICATE_KEY
-from eventstore.mongo.limits import count, in_batches, make_index, size_of
+from eventstore.mongo.limits import Index, count, in_batches, make_indexes, size_of
 from eventstore.personal.erasure_news import PERSON_EVENTS
 from eventstore.personal.sealing import persons
 from eventstore.personal.vault import KEYRING, PERSONS, NoMasterKey, keys_database
@@ -130,7 +130,8 @@ async def restore(
     await _require_same(store, source.log)
     await _require_counts(db, source)
     if source.key is not None:
-        await make_index(db.client[keys_database(db.name)][PERSONS], [("known_by", 1)], unique=True)
+        keys = db.client[keys_database(db.name)][PERSONS]
+        await make_indexes(keys, Index([("known_by", 1)], unique=True))
         if settings is not None:
             _place_signing_key(source, settings)
     for name, number in (source.whole.documents if source.whole else {}).items():

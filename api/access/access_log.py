@@ -41,7 +41,7 @@ from eventstore.database import Database
 from eventstore.documents import Reader, strict_decoder, uuid_of
 from eventstore.key_files import KeyUnusable
 from eventstore.mongo.errors import time_limit
-from eventstore.mongo.limits import make_index
+from eventstore.mongo.limits import Index, make_indexes
 
 COLLECTION = "access_log"
 Outcome = Literal["granted", "denied", "unseen", "unknown"]
@@ -76,9 +76,12 @@ class AccessLog:
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to call again."""
-        await make_index(self._records, [("at", 1)], expireAfterSeconds=_KEPT_SECONDS)
-        await make_index(self._records, [("principal.id", 1), ("_id", -1)])
-        await make_index(self._records, [("person", 1), ("_id", -1)])
+        await make_indexes(
+            self._records,
+            Index([("at", 1)], expireAfterSeconds=_KEPT_SECONDS),
+            Index([("principal.id", 1), ("_id", -1)]),
+            Index([("person", 1), ("_id", -1)]),
+        )
 
     def note(self, outcome: Outcome, asking: RequestInfo, who: Principal | None) -> None:
         """Record a failed access in the background, if the database takes it.

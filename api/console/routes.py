@@ -70,11 +70,7 @@ def router(openapi: Callable[[], Mapping[str, object]]) -> Router:
     """Make the routes of the console's files and of the OpenAPI document, and the one that says who
     asks.
     """
-    files = {
-        path.relative_to(_STATIC).as_posix(): _file(path)
-        for path in sorted(_STATIC.rglob("*"))
-        if path.suffix in _MEDIA_TYPES
-    }
+    files = _files()
     routes = Router()
     making = asyncio.Lock()
 
@@ -117,8 +113,13 @@ def router(openapi: Callable[[], Mapping[str, object]]) -> Router:
     return routes
 
 
-def _file(path: Path) -> _File:
-    return _kept(path.read_bytes(), _MEDIA_TYPES[path.suffix])
+@cache
+def _files() -> Mapping[str, _File]:
+    return {
+        path.relative_to(_STATIC).as_posix(): _kept(path.read_bytes(), _MEDIA_TYPES[path.suffix])
+        for path in sorted(_STATIC.rglob("*"))
+        if path.suffix in _MEDIA_TYPES
+    }
 
 
 def _kept(content: bytes, media_type: str) -> _File:

@@ -22,7 +22,7 @@ from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.documents import Reader, strict_decoder
 from eventstore.event_document import EventDocument
-from eventstore.mongo.limits import in_parts, make_index
+from eventstore.mongo.limits import Index, in_parts, make_indexes
 from eventstore.mongo.resend import insert_new
 
 KEPT_SECONDS = 7 * 24 * 3600
@@ -68,9 +68,11 @@ class Deliveries:
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to repeat."""
-        for index in (_OF_TICKET, _DUE, _BY_WEBHOOK, _BY_STATUS):
-            await make_index(self._deliveries, index)
-        await make_index(self._deliveries, [("done_at", 1)], expireAfterSeconds=KEPT_SECONDS)
+        await make_indexes(
+            self._deliveries,
+            *map(Index, (_OF_TICKET, _DUE, _BY_WEBHOOK, _BY_STATUS)),
+            Index([("done_at", 1)], expireAfterSeconds=KEPT_SECONDS),
+        )
 
     async def make(
         self, webhook: UUID, events: Sequence[EventDocument], *, again: bool = False

@@ -14,7 +14,7 @@ and the cursor another.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import orjson
@@ -30,6 +30,8 @@ from eventstore.mongo.errors import NOT_ALLOWED, OperationFailure
 
 T = TypeVar("T")
 D = TypeVar("D", bound=Mapping[str, object])
+Index = IndexModel
+"""An index: its fields in their order, and its options."""
 
 OPERATION_SECONDS = 5.0
 """One try of one operation, the opening of a change stream, and each answer of one."""
@@ -40,7 +42,7 @@ ANSWER_SECONDS = 10.0
 SCAN_SECONDS = 24 * 3600.0
 """All that the server does for one cursor over a whole collection."""
 BUILD_SECONDS = 24 * 3600.0
-"""An index."""
+"""The indexes of a collection."""
 COUNT_SECONDS = 600.0
 """An exact count of a collection. No request waits for one."""
 BATCH_BYTES = 8 * 2**20
@@ -98,18 +100,15 @@ async def count(collection: AsyncCollection[D]) -> int:
         return await collection.count_documents({})
 
 
-async def make_index(
-    collection: AsyncCollection[D],
-    keys: Sequence[tuple[str, int]],
-    **options: bool | int,
-) -> None:
-    """Make an index unless it is there; with many documents that takes long.
+async def make_indexes(collection: AsyncCollection[D], *indexes: Index) -> None:
+    """Make those indexes that are not there; with many documents that takes long.
 
-    `options` are those of `pymongo.IndexModel`. Raises IndexMissing, and what the driver raises.
+    They are asked for at once: the database reads the documents once for all of them. Raises
+    IndexMissing, and what the driver raises.
     """
-    index, limit = IndexModel(keys, **options), int(BUILD_SECONDS * 1000)
+    limit = int(BUILD_SECONDS * 1000)
     try:
-        await until_answered(lambda: collection.create_indexes([index], maxTimeMS=limit))
+        await until_answered(lambda: collection.create_indexes([*indexes], maxTimeMS=limit))
     except OperationFailure as error:
         if error.code in NOT_ALLOWED:
             raise IndexMissing(collection.name) from error

@@ -58,7 +58,7 @@ from eventstore.mongo.coalesced_reads import CoalescedReads
 from eventstore.mongo.driver import AsyncCollection, Namespace
 from eventstore.mongo.driver import Collection as StoredKeys
 from eventstore.mongo.errors import time_limit, translate_driver_errors
-from eventstore.mongo.limits import make_index
+from eventstore.mongo.limits import Index, make_indexes
 from eventstore.mongo.resend import insert_new
 from eventstore.personal.erasure_news import PERSON_EVENTS, ErasureNews
 from eventstore.personal.key_tree import KeyTree
@@ -151,7 +151,7 @@ class Vault:
         """
         await self._lookup_secret()
         with translate_driver_errors():
-            await make_index(self._persons, [("erased_at", 1)], sparse=True)
+            await make_indexes(self._persons, Index([("erased_at", 1)], sparse=True))
 
     async def check(self) -> None:
         """Check it in a process that may not make it. Raises KeyUnusable, NoMasterKey."""
@@ -377,7 +377,7 @@ class Vault:
     async def _make_lookup_secret(self) -> JsonObject:
         if not await self.is_new() and (found := await self._lookup_document()) is not None:
             return found
-        await make_index(self._persons, [("known_by", 1)], unique=True)
+        await make_indexes(self._persons, Index([("known_by", 1)], unique=True))
         wrapped = self._master.wrap(os.urandom(_SECRET_BYTES), _LOOKUP.encode())
         made: JsonObject = {"_id": _LOOKUP, "key": wrapped.secret, "master": wrapped.master}
         is_ours = await insert_new(self._keyring, [made])

@@ -23,7 +23,7 @@ from eventstore.database import Database
 from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, fingerprint
 from eventstore.failures import VersionConflict
 from eventstore.log import EventStore
-from eventstore.mongo.limits import make_index
+from eventstore.mongo.limits import Index, make_indexes
 from eventstore.personal.erasure_news import PERSON_EVENTS
 
 _KNOWN_BY = "data.known_by_1"
@@ -52,7 +52,7 @@ class Erasures:
         await self._store.prepare()
         # By which a name is found that is refused for ever.
         if _KNOWN_BY not in await self._events.index_information():
-            await make_index(self._events, [("data.known_by", 1)])
+            await make_indexes(self._events, Index([("data.known_by", 1)]))
 
     async def steps(self, person: UUID) -> list[Step]:
         """Return the steps that have been taken for a person; none for one who is not erased.

@@ -39,7 +39,7 @@ from eventstore.lease import LEASE_SECONDS, is_alive
 from eventstore.log import Recorded
 from eventstore.mongo.driver import ReplaceOne, Session, UpdateMany, UpdateOne, Write
 from eventstore.mongo.errors import BulkWriteError, DuplicateKeyError
-from eventstore.mongo.limits import make_index
+from eventstore.mongo.limits import Index, make_indexes
 from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS
 from eventstore.subscription import Position
@@ -81,15 +81,13 @@ class Checkpoints:
         self._lease_seconds = lease_seconds
         self._partition = Reader(database.unreadable, COLLECTION, partition_from)
         self._member = Reader(database.unreadable, MEMBERS, member_from)
-        self._counted = Reader(
-            database.unreadable, COLLECTION, strict_decoder(LogCount, id_field=None)
-        )
+        self._counted = Reader(database.unreadable, COLLECTION, _LOG_COUNT)
 
     async def prepare(self) -> None:
         """Make the documents that are not there. Safe to repeat."""
         # For conditions on the epoch; the embedded server would look at all 64 each time.
-        await make_index(self._partitions, [("_id", 1), ("epoch", 1)])
-        await make_index(self._members, [("slot", 1)], unique=True, sparse=True)
+        await make_indexes(self._partitions, Index([("_id", 1), ("epoch", 1)]))
+        await make_indexes(self._members, Index([("slot", 1)], unique=True, sparse=True))
         there = {document["_id"] async for document in self._partitions.find({}, {"_id": 1})}
         missing = [as_document(Partition(n), "number") for n in range(PARTITIONS) if n not in there]
         if missing:
@@ -381,3 +379,4 @@ class Checkpoints:
 
 partition_from = strict_decoder(Partition, id_field="number", complete=True)
 member_from = strict_decoder(Member)
+_LOG_COUNT = strict_decoder(LogCount, id_field=None)

@@ -26,7 +26,7 @@ from eventstore.database import Database
 from eventstore.documents import Reader, strict_decoder
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Session
-from eventstore.mongo.limits import make_index
+from eventstore.mongo.limits import Index, make_indexes
 from eventstore.partition import partition_of
 
 COLLECTION = "parked_tickets"
@@ -66,7 +66,7 @@ class ParkedTickets:
 
     async def prepare(self) -> None:
         """Make the collection and its index. Safe to repeat."""
-        await make_index(self._parked, [("partition", 1)])
+        await make_indexes(self._parked, Index([("partition", 1)]))
 
     async def waiting_events(self, store: EventStore, parked: Sequence[Parked]) -> Counter[UUID]:
         """Count the events that wait with each ticket, in the log itself.

@@ -9,21 +9,21 @@ served by which index is written out in `tests/projections/test_query_plans.py`.
 from collections.abc import Collection, Mapping
 
 from eventstore.database import Database
-from eventstore.mongo.limits import make_index
+from eventstore.mongo.limits import Index, make_indexes
 from projections.views import tickets
 
-Index = tuple[tuple[str, int], ...]
+Fields = tuple[tuple[str, int], ...]
 
 
-def _joined(field: str) -> Index:
+def _joined(field: str) -> Fields:
     return ((field, 1), ("opened_at", -1), ("_id", -1))
 
 
-def _by_time(field: str) -> Index:
+def _by_time(field: str) -> Fields:
     return ((field, -1), ("_id", -1))
 
 
-OF_LISTS: Mapping[str, Index] = {
+OF_LISTS: Mapping[str, Fields] = {
     "number": (("number", 1),),
     "terms": _joined("terms"),
     "participants": _joined("participants"),
@@ -40,7 +40,7 @@ OF_LISTS: Mapping[str, Index] = {
     "opened_at": _by_time("opened_at"),
 }
 """By the field that a term is about: the narrowest first."""
-OTHERS: Mapping[Index, str] = {
+OTHERS: Mapping[Fields, str] = {
     (("_id", 1), ("version", 1)): "a write on condition of the version: without it the embedded"
     " server scans all documents",
     (("next_due_at", 1),): "the timekeeper: what is due, or is to be woken",
@@ -52,8 +52,8 @@ WIDE = frozenset({"status", "priority"})
 
 async def make(views: Database) -> None:
     """Make the indexes. Safe to repeat."""
-    for index in (*OTHERS, *OF_LISTS.values()):
-        await make_index(views.collection(tickets.COLLECTION), [*index])
+    indexes = map(Index, (*OTHERS, *OF_LISTS.values()))
+    await make_indexes(views.collection(tickets.COLLECTION), *indexes)
 
 
 def for_list(about: Collection[str], by: str) -> str:

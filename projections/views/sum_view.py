@@ -22,7 +22,7 @@ from typing import ClassVar, NamedTuple, cast
 
 from domain.values import JsonObject
 from eventstore.mongo.driver import MongoDatabase, Write, adding
-from eventstore.mongo.limits import make_index
+from eventstore.mongo.limits import Index, make_indexes
 
 Entries = Mapping[str, int]
 """What a ticket adds, by the keys of one view."""
@@ -101,8 +101,8 @@ class SumView(ABC):
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to repeat."""
-        for fields in self.indexes:
-            await make_index(self._documents, [(field, 1) for field in fields])
+        indexes = [Index([(field, 1) for field in fields]) for fields in self.indexes]
+        await make_indexes(self._documents, *indexes)
 
     def writes(self, change: Entries, shard: int) -> list[Write]:
         """Return the writes that add a change of entries to one shard."""

@@ -171,7 +171,7 @@ def _example() -> str:
 
 
 def _indexes() -> str:
-    serving: dict[indexes.Index, list[str]] = {index: [] for index in indexes.OF_LISTS.values()}
+    serving: dict[indexes.Fields, list[str]] = {index: [] for index in indexes.OF_LISTS.values()}
     for name, value in _CONDITIONS.items():
         asked = query(ListQuery.model_validate({name: value}).filter(), "-opened_at")
         serving[tuple(asked.index)].append(name)
@@ -185,5 +185,5 @@ def _indexes() -> str:
     )
 
 
-def _fields(index: indexes.Index) -> str:
+def _fields(index: indexes.Fields) -> str:
     return f"`{', '.join(f'-{name}' if direction < 0 else name for name, direction in index)}`"

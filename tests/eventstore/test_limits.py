@@ -20,10 +20,11 @@ from eventstore.mongo.limits import (
     ANSWER_SECONDS,
     BATCH_BYTES,
     OPERATION_SECONDS,
+    Index,
     count,
     in_batches,
     in_parts,
-    make_index,
+    make_indexes,
     size_of,
 )
 from scripts.testbed.wire import Fate, through
@@ -196,7 +197,11 @@ async def test_what_takes_long_is_asked_again_until_it_is_answered(filled):
     for name in ("some", "others"):
         await filled.collection(name).insert_one({"n": 1})
     await asyncio.gather(
-        lose("createIndexes", "some", lambda db, name: make_index(db.collection(name), [("n", 1)])),
+        lose(
+            "createIndexes",
+            "some",
+            lambda db, name: make_indexes(db.collection(name), Index([("n", 1)])),
+        ),
         lose("drop", "others", lambda db, name: db.drop(db.name, name)),
     )
 
@@ -243,7 +248,7 @@ async def test_the_database_is_told_how_long_it_may_work(filled):
         for operation in (*OPERATIONS.values(), scan):
             await operation(database)
         assert await count(things(database)) > _DOCUMENTS
-        await make_index(things(database), [("n", 1)])
+        await make_indexes(things(database), Index([("n", 1)]))
     assert unlimited(listening.commands) == set()
 
 
