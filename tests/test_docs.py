@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,22 +33,28 @@ def test_files_that_a_page_names_exist(page):
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+@cache
 def inner(page):
     """The tokens of a page's text: headings, links, pictures."""
     tokens = MarkdownIt("commonmark").enable("table").parse(page.read_text())
-    for before, token in pairwise(tokens):
-        if token.type == "inline":
-            yield before.type, token.children
+    return [
+        (before.type, token.children)
+        for before, token in pairwise(tokens)
+        if token.type == "inline"
+    ]
 
 
+@cache
 def anchors(page):
     """What can stand behind # for a page: as GitHub and the site have it."""
     found: Counter[str] = Counter()
+    names = set()
     for kind, children in inner(page):
         if kind == "heading_open":
             name = slug("".join(each.content for each in children))
-            yield f"{name}-{found[name]}" if found[name] else name
+            names.add(f"{name}-{found[name]}" if found[name] else name)
             found[name] += 1
+    return names
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -62,7 +69,7 @@ def test_what_a_page_links_to_is_there(page):
     ]
     for link in links:
         path, _, anchor = link.partition("#")
-        target = page.parent / path if path else page
+        target = (page.parent / path).resolve() if path else page
         if "://" in link or link.startswith("mailto:"):
             continue
         if not target.exists() or (anchor and anchor not in anchors(target)):

@@ -4,11 +4,13 @@ import asyncio
 import base64
 from contextlib import suppress
 from datetime import timedelta
+from functools import reduce
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from api.commands.handler import Handler, Submission
 from api.people.erasure import ErasureWorker
@@ -102,22 +104,21 @@ async def readable(database, text):
             secrets += tree.secrets.values()
             trees.append(tree)
     async for event in EventStore(database).scan_stored():
+        at_event: list[bytes] = []
+        for tree in trees:
+            way = tree._way(event["ticket_id"], event["version"])
+            ways = [way[depth:] for depth in range(len(way) + 1)]
+            # As if each stood there, wherever it stands.
+            at_event += [
+                reduce(_child, way, made) for made in tree.secrets.values() for way in ways
+            ]
         for field in event.get("sealed", ()):
-            tried = [*secrets]
-            for tree in trees:
-                way = tree._way(event["ticket_id"], event["version"])
-                for secret in tree.secrets.values():
-                    for depth in range(len(way) + 1):  # as if it stood there, wherever it stands
-                        made = secret
-                        for step in (*way[depth:], field["path"]):
-                            made = _child(made, step)
-                        tried.append(made)
             place = f"{event['ticket_id']}\n{event['version']}\n{field['path']}\n{field['person']}"
-            for secret in tried:
+            sealed = base64.b64decode(field["text"].removeprefix("field:"))
+            nonce, sealed = sealed[:12], sealed[12:]
+            for secret in (*secrets, *(_child(made, field["path"]) for made in at_event)):
                 with suppress(InvalidTag):
-                    sealed = field["text"].removeprefix("field:")
-                    found = PersonKey(field["person"], secret).open(sealed, place.encode())
-                    if text in str(found):
+                    if text.encode() in AESGCM(secret).decrypt(nonce, sealed, place.encode()):
                         return True
     return False
 
@@ -479,10 +480,10 @@ async def test_only_what_is_new_is_asked_for_and_all_now_and_then(database, monk
 
 
 async def test_redactions_of_two_processes_at_once_both_hold(database, store):
-    tickets = [await said(store, opening(f"{CARD}-{n}")) for n in range(6)]
-    others = [Database(database.url, database.driver) for _ in range(3)]
+    tickets = [await said(store, opening(f"{CARD}-{n}")) for n in range(4)]
+    others = [Database(database.url, database.driver) for _ in range(2)]
     stores = [EventStore(other) for other in others]
-    orders = (redact(stores[n % 3], ticket, 1) for n, ticket in enumerate(tickets))
+    orders = (redact(stores[n % 2], ticket, 1) for n, ticket in enumerate(tickets))
     assert set(await asyncio.gather(*orders)) == {"destroyed"}
     assert not await readable(database, CARD)
     for other in others:

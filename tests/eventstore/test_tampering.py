@@ -14,7 +14,14 @@ from bson.decimal128 import Decimal128
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domain.codec import EventData
-from eventstore.event_document import EMPTY, CommandRef, Metadata, chained, content_hash
+from eventstore.event_document import (
+    EMPTY,
+    CommandRef,
+    Metadata,
+    chained,
+    content_hash,
+    to_document,
+)
 from eventstore.key_files import KeyUnusable
 from eventstore.log import COLLECTION, EventStore
 from eventstore.transparency.checkpoints import LogCheckpoints
@@ -152,10 +159,14 @@ async def log(database):
     store = EventStore(database)
     await store.prepare()
     tickets = [uuid4() for _ in range(60)]
-    for ticket in tickets:
-        events = [EventData("Done", 1, {"n": n}) for n in range(EVENTS)]
-        about = Metadata(ALICE, CommandRef("k", "f"))
-        await store.append(chained(ticket, EMPTY, events, about, NOW, NOW))
+    events = [EventData("Done", 1, {"n": n}) for n in range(EVENTS)]
+    about = Metadata(ALICE, CommandRef("k", "f"))
+    documents = [
+        to_document(envelope)
+        for ticket in tickets
+        for envelope in chained(ticket, EMPTY, events, about, NOW, NOW)
+    ]
+    await database.collection(COLLECTION).insert_many(documents)
     key = Ed25519PrivateKey.generate()
     assert await LogCheckpoints(database, store, key).take() is not None
     return database, tickets, key
