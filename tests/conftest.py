@@ -1,7 +1,11 @@
-"""Fixtures: one real database server for the whole run, a fresh database for every test."""
+"""Fixtures: one real database server for the whole run, a fresh database for every test but those
+that only look.
+"""
 
+import hashlib
 import os
 from collections.abc import AsyncIterator
+from functools import cache
 from itertools import count
 from uuid import uuid4
 
@@ -30,6 +34,10 @@ _numbers = count(1)
 
 # One for all tests and for the processes that they start.
 os.environ["CASEBOOK_MASTER_KEY"] = new_master_key()
+
+# The drivers derive a key of the server's password for each client, some ms of a processor: of one
+# password it is always the same.
+pytest.MonkeyPatch().setattr("hashlib.pbkdf2_hmac", cache(hashlib.pbkdf2_hmac))
 
 # How long an example takes, or is thought up, is the machine's affair. And our fixtures may be
 # shared by the examples of a test: the log just grows.
@@ -83,6 +91,13 @@ async def fresh(server_url: str, driver: DriverName = DRIVER) -> AsyncIterator[D
 @pytest_asyncio.fixture
 async def database(server_url: str) -> AsyncIterator[Database]:
     """An empty database, by the driver that CASEBOOK_MONGO_DRIVER names."""
+    async for one in fresh(server_url):
+        yield one
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shared_database(server_url: str) -> AsyncIterator[Database]:
+    """A database that the tests of a module share, none of which may change what is in it."""
     async for one in fresh(server_url):
         yield one
 

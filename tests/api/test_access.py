@@ -35,12 +35,12 @@ from eventstore.event_document import utc_now
 from eventstore.log import EventStore
 from scripts.demo import PEOPLE
 from scripts.openapi import document
-from tests.api.test_api import OPEN, asking, client, is_problem
+from tests.api.test_api import OPEN, asking, client, is_problem, refusing
 from tests.callers import ADMIN, AGENT, AUDITOR, EVERYBODY, ISSUER, access, as_, token
 from tests.processes import environment, script
 from tests.projecting import until
 
-__all__ = ["client"]
+__all__ = ["client", "refusing"]
 
 ROUTES = [
     f"{method.upper()} {path}"
@@ -300,9 +300,9 @@ async def test_a_first_key_that_cannot_be_kept_is_not_made(database, tmp_path):
         ({"principal": "x"}, "invalid_request"),
     ],
 )
-async def test_keys_that_make_no_sense_are_not_made(client, database, asked, code):
-    is_problem(await client.post("/keys", json=asked, headers=ADMIN), 422, code)
-    assert await Keys(database).all() == []
+async def test_keys_that_make_no_sense_are_not_made(refusing, shared_database, asked, code):
+    is_problem(await refusing.post("/keys", json=asked, headers=ADMIN), 422, code)
+    assert await Keys(shared_database).all() == []
 
 
 def test_a_key_in_a_file_is_its_owners_alone(tmp_path):

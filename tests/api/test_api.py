@@ -50,6 +50,15 @@ async def client(database):
         yield one
 
 
+@pytest_asyncio.fixture(scope="module")
+async def refusing(shared_database):
+    """The API, which the tests of a module share: it refuses all that they ask, and L12 says that
+    nothing is changed by that.
+    """
+    async with serving(shared_database, project=False) as one:
+        yield one
+
+
 @pytest_asyncio.fixture
 async def ticket(client):
     """The path of a ticket that was opened by bob and assigned to alice: version 2."""
@@ -221,12 +230,14 @@ async def test_refusals_say_what_to_do_instead(client, ticket):
         (b'{"subject": "' + b"x" * 5 * 2**20 + b'"}', 413, "request_entity_too_large"),
     ],
 )
-async def test_bad_bodies_are_refused_with_a_reason(client, database, content, status, code):
+async def test_bad_bodies_are_refused_with_a_reason(
+    refusing, shared_database, content, status, code
+):
     """L12: never a 5xx, and nothing is written."""
     headers = {"content-type": "application/json"}
-    answer = await client.post("/tickets", content=content, headers=headers)
+    answer = await refusing.post("/tickets", content=content, headers=headers)
     is_problem(answer, status, code)
-    assert await database.collection("ticket_events").count_documents({}) == 0
+    assert await shared_database.collection("ticket_events").count_documents({}) == 0
 
 
 async def test_a_fault_is_pointed_at(client):
@@ -277,9 +288,9 @@ async def test_a_fault_is_pointed_at(client):
         f"/tickets/{NOBODY}/timeline?after=-1",
     ],
 )
-async def test_bad_queries_are_refused(client, path):
+async def test_bad_queries_are_refused(refusing, path):
     """L12"""
-    answer = await client.get(path)
+    answer = await refusing.get(path)
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
 

@@ -17,12 +17,12 @@ from api.http.routing import Reader
 from domain.desk import DESK_AGENTS, DESK_FIELDS, DESK_GROUPS
 from domain.tickets import COMMANDS
 from domain.tickets.ticket import TICKET_FIELDS, TICKET_TAGS
-from tests.api.test_api import NOBODY, OPEN, client, is_problem
+from tests.api.test_api import NOBODY, OPEN, client, is_problem, refusing
 from tests.api.test_bad_input import CLOSE, POST, said
 from tests.api.test_feed import listening
 from tests.callers import ADMIN, SOMEBODY, SUPERVISOR
 
-__all__ = ["client"]
+__all__ = ["client", "refusing"]
 MANY = 200_000
 JSON = {"Content-Type": "application/json"}
 LARGEST_ANSWER = 8_000  # bytes
@@ -81,12 +81,12 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_an_answer_is_short_however_much_is_wrong(client, attack):
+async def test_an_answer_is_short_however_much_is_wrong(refusing, attack):
     """L12"""
     method, path, content = ATTACKS[attack]
     who = ADMIN if path in ("/desk", "/keys") else SUPERVISOR
     body = json.dumps(content, ensure_ascii=False).encode()
-    told_within_bounds(await client.request(method, path, content=body, headers={**who, **JSON}))
+    told_within_bounds(await refusing.request(method, path, content=body, headers={**who, **JSON}))
 
 
 @pytest.mark.parametrize(
@@ -101,11 +101,11 @@ async def test_an_answer_is_short_however_much_is_wrong(client, attack):
     ],
     ids=lambda query: f"{query[:8]}, {query.count('&') + 1}",
 )
-async def test_an_answer_is_short_however_much_is_asked(client, query):
+async def test_an_answer_is_short_however_much_is_asked(refusing, query):
     """L12"""
-    told_within_bounds(await client.get(f"/tickets?{query}"))
-    told_within_bounds(await client.get(f"/dashboard?{query}"))
-    told_within_bounds(await client.get(f"/events?{query}"))
+    told_within_bounds(await refusing.get(f"/tickets?{query}"))
+    told_within_bounds(await refusing.get(f"/dashboard?{query}"))
+    told_within_bounds(await refusing.get(f"/events?{query}"))
 
 
 async def test_twenty_faults_are_told_and_how_many_more_there_are(client):

@@ -18,10 +18,10 @@ from eventstore.database import Database
 from eventstore.documents import EssentialUnreadable
 from eventstore.failures import StoreFailed, StoreUnavailable
 from eventstore.log import EventStore
-from tests.api.test_api import OPEN, asking, client, is_problem, serving, ticket
+from tests.api.test_api import OPEN, asking, client, is_problem, refusing, serving, ticket
 from tests.callers import ADMIN, AGENT, AUDITOR, access, as_
 
-__all__ = ["client", "ticket"]
+__all__ = ["client", "refusing", "ticket"]
 REPRESENTATION = {**AGENT, "Prefer": "return=representation"}
 OF_REQUESTERS = ("reply", "reopen", "close", "attach", "rate", "follow", "unfollow")
 MINIMAL = {**AGENT, "Prefer": "return=minimal"}
@@ -289,10 +289,10 @@ async def test_many_sent_again_with_their_key_are_done_once(client):
         {"tickets": [str(uuid4())], "command": {"assignee": "a"}, "more": 1},
     ],
 )
-async def test_a_bulk_that_makes_no_sense_does_nothing(client, database, body):
+async def test_a_bulk_that_makes_no_sense_does_nothing(refusing, shared_database, body):
     """L12"""
-    is_problem(await client.post("/bulk/assign", json=body), 422, "invalid_request")
-    assert await database.collection("ticket_events").count_documents({}) == 0
+    is_problem(await refusing.post("/bulk/assign", json=body), 422, "invalid_request")
+    assert await shared_database.collection("ticket_events").count_documents({}) == 0
 
 
 async def test_a_bulk_without_a_database_tells_it_for_each_ticket(monkeypatch):

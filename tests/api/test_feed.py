@@ -30,11 +30,13 @@ from eventstore.log import EventStore
 from eventstore.subscription import LateEventCheck, Position
 from scripts.http_protocol import HttpProtocol
 from scripts.testbed.patience import patience
-from tests.api.test_api import asking, is_problem, serving
+from tests.api.test_api import asking, is_problem, refusing, serving
 from tests.callers import SOMEBODY, access
 from tests.projecting import add, open_some, until
 from tests.spec import ALICE, NOW
 from tests.streams import leaving_out
+
+__all__ = ["refusing"]
 
 
 @pytest_asyncio.fixture
@@ -291,9 +293,9 @@ async def test_what_is_no_event_is_passed_over_and_what_is_odd_is_given(client, 
         "?from=then",
     ],
 )
-async def test_what_cannot_be_asked_for_is_refused(client, path, query):
+async def test_what_cannot_be_asked_for_is_refused(refusing, path, query):
     """L12"""
-    answer = await client.get(f"{path}{query}")
+    answer = await refusing.get(f"{path}{query}")
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
 

@@ -34,10 +34,12 @@ from eventstore.subscription import LateEventCheck
 from projections.projector.parked import ParkedTickets
 from projections.views.saved_views import TicketFilter
 from scripts.testbed.patience import patience as seconds_here
-from tests.api.test_api import is_problem, serving
+from tests.api.test_api import is_problem, refusing, serving
 from tests.callers import REQUESTER, SUPERVISOR
 from tests.projecting import add, caught_up, open_some, rebuilt, running, until
 from tests.streams import leaving_out
+
+__all__ = ["refusing"]
 
 HASTY = Patience(first_seconds=0.02, longest_seconds=0.1, total_seconds=1.0)
 
@@ -463,9 +465,9 @@ async def test_requesters_have_no_business_with_webhooks(client, receiver):
         {},
     ],
 )
-async def test_a_webhook_that_makes_no_sense_is_refused(client, order):
+async def test_a_webhook_that_makes_no_sense_is_refused(refusing, order):
     """L12"""
-    is_problem(await client.post("/webhooks", json=order), 422, "invalid_request")
+    is_problem(await refusing.post("/webhooks", json=order), 422, "invalid_request")
 
 
 async def test_what_makes_no_sense_of_a_webhook_is_refused(client, receiver, monkeypatch):

@@ -3,6 +3,7 @@
 import pytest
 import pytest_asyncio
 
+from eventstore.log import EventStore
 from tests.api.test_api import OPEN, serving
 from tests.callers import AGENT, REQUESTER
 from tests.projecting import caught_up
@@ -18,10 +19,10 @@ SAID = (
 )
 
 
-@pytest_asyncio.fixture
-async def search(database, store):
+@pytest_asyncio.fixture(scope="module")
+async def search(shared_database):
     """Return how a search is asked: it returns the names of the tickets that it finds."""
-    async with serving(database) as client:
+    async with serving(shared_database) as client:
         ids = {}
         for name, subject in (("jam", 'Re: [EXT] Printer: 24" jam'), ("other", "A cable")):
             opening = {**OPEN, "subject": subject, "body": "", "requester": "bob"}
@@ -31,7 +32,7 @@ async def search(database, store):
         for verb, body in SAID:
             answer = await client.post(f"/tickets/{jam}/{verb}", json=body, headers=AGENT)
             assert answer.status_code == 200, answer.text
-        await caught_up(database, store)
+        await caught_up(shared_database, EventStore(shared_database))
 
         async def found(text, who=AGENT):
             asked = {"q": text, "count": True}

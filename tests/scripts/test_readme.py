@@ -16,10 +16,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import NamedTuple
 
-import httpx
 import pytest
 
 from api.settings import Settings
+from scripts.testbed.load import Connection
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import READY_SECONDS, free_port, until
 from tests.processes import ROOT, asked_at, environment, script
@@ -159,10 +159,11 @@ async def is_shown_whole(env: dict[str, str]) -> bool:
     """Say whether the server answers, and its views have all that is in the log."""
     try:
         key = Path(env["CASEBOOK_DATA_DIR"], "admin-key").read_text().strip()
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}) as client:
-            url = f"http://127.0.0.1:{env['CASEBOOK_PORT']}/projections"
-            return bool((await client.get(url)).json()["missing_events"] == 0)
-    except (OSError, httpx.TransportError, KeyError):
+        headers = {"Authorization": f"Bearer {key}"}
+        async with Connection(int(env["CASEBOOK_PORT"]), headers) as connection:
+            answer = await connection.get("/projections")
+            return bool(answer.json()["missing_events"] == 0)
+    except (OSError, KeyError):
         return False
 
 
