@@ -15,7 +15,7 @@ from uuid import UUID
 import httpx
 
 from api.access.keys import KeyOrder, Keys, keep_in_file
-from api.access.rights import Unauthenticated
+from api.access.principals import Unauthenticated
 from api.access.sign_in_links import SignInLinks
 from api.commands.handler import Submission, VersionMismatch, new_ticket_id
 from api.desk.store import Desks, SetUp

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from api.access.rights import Principal
+from api.access.principals import Principal
 from api.people.store import Persons
 from domain.people import ErasePerson
 from domain.values import Name

@@ -34,7 +34,7 @@ from pydantic import BaseModel
 from uuid_utils.compat import uuid7
 
 from api.access.path_masking import mask_path
-from api.access.rights import Principal
+from api.access.principals import Principal
 from domain.errors import CasebookError, PersonGone
 from domain.values import ERASED, JsonObject
 from eventstore.database import Database

@@ -19,8 +19,9 @@ from prometheus_client import Counter as Metric
 from api.access import sign_in_links
 from api.access.access_log import AccessLog, Outcome, RequestInfo
 from api.access.keys import PREFIX, Keys
+from api.access.principals import Principal, TooManyRequests, Unauthenticated
 from api.access.quotas import network_of
-from api.access.rights import Principal, Right, TooManyRequests, Unauthenticated
+from api.access.rights import Right
 from api.access.tokens import Tokens
 from api.settings import read_rate
 from domain.errors import Forbidden, PersonGone

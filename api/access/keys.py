@@ -34,7 +34,7 @@ from typing import Annotated
 from cachetools import LRUCache
 from pydantic import Field, TypeAdapter
 
-from api.access.rights import Principal, Unauthenticated, is_reserved
+from api.access.principals import Principal, Unauthenticated, is_reserved
 from api.access.scopes import SCOPES, Scope
 from api.model import ApiModel
 from domain.actors import PrincipalRole

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from api.access.keys import ID_BYTES, Key, KeyOrder, Keys
-from api.access.rights import Principal, Unauthenticated
+from api.access.principals import Principal, Unauthenticated
 from api.cursors import Cursors
 from domain.actors import PrincipalRole
 from domain.errors import Unacceptable

@@ -28,7 +28,7 @@ import jwt
 from cachetools import TLRUCache
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationError
 
-from api.access.rights import Principal, Unauthenticated, is_reserved
+from api.access.principals import Principal, Unauthenticated, is_reserved
 from api.settings import Issuer, is_loopback
 from domain.actors import PrincipalRole
 from domain.errors import CasebookError, Unacceptable, faults_of

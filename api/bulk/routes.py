@@ -16,8 +16,8 @@ from fastapi import Request, Response
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
 from api.access.authentication import Access
+from api.access.principals import Unseen
 from api.access.quotas import Quotas
-from api.access.rights import Unseen
 from api.commands.handler import COMMANDS_AT_ONCE, Handler, Outcome, Submission
 from api.commands.routes import AcceptedEvent, BodyEndpoint, IdempotencyKey, RedactionTold, waited
 from api.http.answers import described_headers, json_response

@@ -12,8 +12,8 @@ from functools import partial
 
 from prometheus_client import Gauge
 
+from api.access.principals import Unauthenticated
 from api.access.quotas import Quotas
-from api.access.rights import Unauthenticated
 from api.feed.client import LIMITS, Client, Limits
 from api.feed.follower import Follower
 from api.feed.format import Writer, error_line

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 from starlette.types import Send
 
 from api.access.authentication import Access
-from api.access.rights import Principal
+from api.access.principals import Principal
 from api.feed.client import Client, Limits
 from api.feed.feeds import Feeds
 from api.feed.format import ALIVE

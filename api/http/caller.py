@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from starlette.types import Scope
 
 from api.access.access_log import RequestInfo
-from api.access.rights import Principal
+from api.access.principals import Principal
 
 
 def principal(request: Request) -> Principal:

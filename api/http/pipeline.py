@@ -26,7 +26,8 @@ from structlog.contextvars import bind_contextvars
 
 from api.access.access_log import Outcome
 from api.access.authentication import Access
-from api.access.rights import Principal, Unseen, is_open
+from api.access.principals import Principal, Unseen
+from api.access.rights import is_open
 from api.http import correlation
 from api.http.bodies import Bodies
 from api.http.caller import asking_of, header, read_headers

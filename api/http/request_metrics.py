@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from starlette.types import Scope
 
 from api.access.path_masking import mask_path
-from api.access.rights import Principal
+from api.access.principals import Principal
 
 _REQUESTS = Counter(
     "casebook_requests", "Requests that were answered.", ["method", "route", "status"]

@@ -14,7 +14,7 @@ import orjson
 
 from api.access import keys
 from api.access.access_log import AccessLog
-from api.access.rights import Principal
+from api.access.principals import Principal
 from api.feed.format import error_line, event_line
 from api.people.erasure import ErasureWorker, named_tickets
 from api.webhooks.store import Webhooks

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, cast, get_args
 from uuid import UUID
 
-from api.access.rights import Principal, Unseen
+from api.access.principals import Principal, Unseen
 from api.commands.handler import DeskSource, Outcome
 from api.queries.representations import Tickets, present
 from api.queries.watermark import FreshnessQuery, ReadModels, Snapshot

@@ -30,7 +30,7 @@ from uuid import UUID
 
 from cachetools import TLRUCache
 
-from api.access.rights import TIMEKEEPER
+from api.access.principals import TIMEKEEPER
 from api.commands.handler import Handler, Submission, TooContended, VersionMismatch
 from api.desk.in_use import to_be_changed
 from api.desk.store import Desks, SetUp

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from api.access import access_log
 from api.access.keys import KeyOrder, Keys
-from api.access.rights import Principal
+from api.access.principals import Principal
 from api.commands.handler import Handler, Submission
 from api.people.erasure import ErasureWorker
 from api.people.store import Persons

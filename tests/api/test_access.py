@@ -24,7 +24,8 @@ from api.access import tokens
 from api.access.access_log import AccessLog
 from api.access.authentication import Access
 from api.access.keys import KeyOrder, Keys, keep_in_file
-from api.access.rights import OPEN_PATHS, RIGHTS, Unauthenticated
+from api.access.principals import Unauthenticated
+from api.access.rights import OPEN_PATHS, RIGHTS
 from api.access.scopes import ROLES, SCOPES
 from api.access.tokens import Tokens, TokensUnusable
 from api.app import create_app

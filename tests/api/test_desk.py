@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.access.rights import TIMEKEEPER
+from api.access.principals import TIMEKEEPER
 from api.commands.handler import Handler, Submission
 from api.desk.store import Desks
 from api.timekeeper.timekeeper import Timekeeper

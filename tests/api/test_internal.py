@@ -12,7 +12,8 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.access.rights import RIGHTS, Principal
+from api.access.principals import Principal
+from api.access.rights import RIGHTS
 from api.queries.visibility import Visibility
 from domain.desk import Desk
 from domain.errors import Refusal

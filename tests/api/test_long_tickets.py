@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from api.access.rights import Principal
+from api.access.principals import Principal
 from api.commands.handler import Handler
 from api.queries.history import past
 from api.queries.history.routes import PastQuery

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.access.keys import KeyOrder, Keys
-from api.access.rights import Principal
+from api.access.principals import Principal
 from api.app import create_app
 from api.feed.client import Limits
 from api.http import bodies

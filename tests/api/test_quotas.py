@@ -9,8 +9,8 @@ import pytest
 
 from api.access import authentication as gate
 from api.access.access_log import RequestInfo
+from api.access.principals import Principal, TooManyRequests
 from api.access.quotas import QuotaExceeded, Quotas, network_of
-from api.access.rights import Principal, TooManyRequests
 from api.bulk import routes as bulk
 from api.feed.client import Limits
 from api.http import bodies

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from api.access.keys import Keys
-from api.access.rights import RIGHTS, Unauthenticated
+from api.access.principals import Unauthenticated
+from api.access.rights import RIGHTS
 from api.access.sign_in_links import GOOD_FOR, KEY_GOOD_FOR, PREFIX, SignInLinks
 from api.app import create_app
 from api.cursors import Cursors

@@ -8,7 +8,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from api.access.rights import Unauthenticated
+from api.access.principals import Unauthenticated
 from api.access.tokens import Tokens, TokensUncheckable, TokensUnusable
 from api.settings import Issuer
 from tests import callers

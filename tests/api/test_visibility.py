@@ -8,7 +8,8 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from api.access.rights import RIGHTS, Principal
+from api.access.principals import Principal
+from api.access.rights import RIGHTS
 from api.queries.visibility import INTERNAL_FIELDS, Visibility
 from domain.errors import Forbidden
 from domain.tickets import COMMANDS, EVENT_TYPES, is_public

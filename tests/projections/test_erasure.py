@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from api.access.keys import KeyOrder, Keys, new_key
-from api.access.rights import Principal
+from api.access.principals import Principal
 from api.commands.handler import Handler, Submission
 from api.feed.format import Writer
 from api.feed.hub import CutOff, Hub

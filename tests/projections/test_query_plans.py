@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from api.access.rights import Principal
+from api.access.principals import Principal
 from api.queries.lists.listing import Sort, TimeSort, parts
 from api.queries.lists.routes import ListQuery
 from api.queries.visibility import Visibility

@@ -10,7 +10,7 @@ import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
-from api.access.rights import Unseen
+from api.access.principals import Unseen
 from api.http.answers import (
     NOT_MODIFIED,
     IfNoneMatch,
