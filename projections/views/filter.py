@@ -30,6 +30,9 @@ class Is:
     values: tuple[object, ...]
 
     def matches(self, document: Document) -> bool:
+        plain = document.get(self.field)
+        if isinstance(plain, str):  # as most are: each event asks each saved view
+            return plain in self.values
         return any(
             found == value and isinstance(found, bool) == isinstance(value, bool)
             for found in _values(document, self.field)
