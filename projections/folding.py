@@ -16,7 +16,7 @@ from domain.days import Zones
 from domain.errors import CasebookError, faults_of
 from domain.values import JsonObject
 from eventstore.event_document import Envelope, EventDocument, from_document
-from eventstore.mongo.driver import BSONError, CodecOptions, RawBSONDocument, encode_bson
+from eventstore.mongo.driver import BSONError, RawBSONDocument, encode_bson
 from eventstore.mongo.errors import DriverError, describe
 from projections.views import sums, tickets
 from projections.views.saved_views import SavedView, counting
@@ -84,7 +84,6 @@ async def fold_ticket(
     ticket_id: UUID,
     before: Stored | None,
     events: Sequence[EventDocument],
-    codec: CodecOptions,
     also_in: Collection[str] = (),
 ) -> FoldResult:
     """Fold events into a ticket's view as far as they can be, ready to be written.
@@ -116,15 +115,15 @@ async def fold_ticket(
             after = replace(after, in_views=tuple(sorted(in_views)))
             document = tickets.to_document(after)
             changed = None if read is None else tickets.changed(read, after, document)
-            change = Change(ticket_id, before, after, _encoded(document, codec), last, changed)
+            change = Change(ticket_id, before, after, _encoded(document), last, changed)
         except Exception as caught:  # noqa: BLE001 as may what cannot be encoded
             after, error = read, describe_error(caught)
     version = 1 if after is None else after.version + 1
     return FoldResult(change, FoldFailure(ticket_id, version, error) if error else None)
 
 
-def _encoded(document: JsonObject, codec: CodecOptions) -> RawBSONDocument:
-    data = encode_bson(document, codec_options=codec)
+def _encoded(document: JsonObject) -> RawBSONDocument:
+    data = encode_bson(document)
     if len(data) > _MOST_BYTES:
         raise TooLarge(len(data))
     return RawBSONDocument(data)

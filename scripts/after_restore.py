@@ -19,7 +19,6 @@ from eventstore.transparency.checkpoints import LogCheckpoints
 from eventstore.transparency.statements import COLLECTION as LOG_CHECKPOINTS
 from eventstore.transparency.statements import last_path, signing_key
 from projections.folding import fold_ticket
-from projections.views import tickets
 from scripts.checkpoint import describe, sign_restore
 from scripts.commands import fail
 from scripts.console import counting
@@ -37,14 +36,13 @@ async def show_that_it_reads(db: Database, *, incomplete: bool) -> int:
     store = EventStore(db)
     folded = events = highest = 0
     unreadable: dict[UUID, str] = {}
-    codec = db.collection(tickets.COLLECTION).codec_options
     with counting("reading every ticket", await store.count(), "events") as advance:
         for part in await store.ranges():
             stored = await store.of_range(part)
             opened = await store.open(stored)
             highest = max([highest, *map(_number, opened)])
             for ticket_id, stream in groupby(opened, key=lambda event: event["ticket_id"]):
-                result = await fold_ticket(UTC_ONLY, (), ticket_id, None, list(stream), codec)
+                result = await fold_ticket(UTC_ONLY, (), ticket_id, None, list(stream))
                 folded += 1
                 if result.failure is not None:
                     unreadable[ticket_id] = result.failure.error

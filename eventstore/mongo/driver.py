@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from inspect import isawaitable
 from typing import ClassVar, Literal, Self, TypeVar, cast, overload
 from urllib.parse import parse_qsl, urlsplit
@@ -24,7 +25,7 @@ import bson.errors
 import bson.raw_bson
 import pymongo
 import pymongo.asynchronous.collection
-from bson.binary import UUID_SUBTYPE, Binary
+from bson.binary import UUID_SUBTYPE, Binary, UuidRepresentation
 from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import BaseModel, Field
 from pymongo import AsyncMongoClient
@@ -72,7 +73,12 @@ AsyncCollection = pymongo.asynchronous.collection.AsyncCollection
 ReturnDocument = pymongo.ReturnDocument
 UpdateMany = pymongo.UpdateMany
 UpdateOne = pymongo.UpdateOne
-encode_bson, decode_bson = bson.encode, bson.decode
+_CODEC: CodecOptions = bson.CodecOptions(
+    tz_aware=True, uuid_representation=UuidRepresentation.STANDARD
+)
+encode_bson = partial(bson.encode, codec_options=_CODEC)
+decode_bson = partial(bson.decode, codec_options=_CODEC)
+"""As the clients do that are made here."""
 
 DriverName = Literal["motor", "pymongo"]
 Session = AsyncClientSession

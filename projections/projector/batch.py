@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from math import inf
 from typing import TypeVar, cast
@@ -93,12 +94,12 @@ class BatchWriter:
         self, database: Database, store: EventStore, checkpoints: Checkpoints, zones: Zones
     ) -> None:
         self._database = database
-        self._zones = zones
         self._store = store
         self._checkpoints = checkpoints
         self._reads = database.collection(tickets.COLLECTION)
         self._sums = sums.of(database)
         self._parked = ParkedTickets(database)
+        self._fold_ticket = partial(fold_ticket, zones)
 
     async def write(
         self,
@@ -318,17 +319,6 @@ class BatchWriter:
         )
         async with aclosing(read) as events:
             return [stored if sealed else event async for stored, event in events]
-
-    async def _fold_ticket(
-        self,
-        views: Sequence[SavedView],
-        ticket_id: UUID,
-        before: Stored | None,
-        events: Sequence[EventDocument],
-        also_in: Collection[str] = (),
-    ) -> FoldResult:
-        codec = self._reads.codec_options
-        return await fold_ticket(self._zones, views, ticket_id, before, events, codec, also_in)
 
     async def _store_all(
         self,

@@ -22,7 +22,7 @@ from eventstore.database import Database
 from eventstore.documents import Document, uuid_of
 from eventstore.event_document import EventDocument, from_document
 from eventstore.log import EventStore, TicketRange
-from eventstore.mongo.driver import CodecOptions, RawBSONDocument, decode_bson, encode_bson
+from eventstore.mongo.driver import RawBSONDocument, decode_bson, encode_bson
 from eventstore.partition import partition_of
 from projections.folding import FOLDS_AT_A_TIME
 from projections.generations import Generation
@@ -105,13 +105,12 @@ async def _check_range(
 
 async def check(views: Database, store: EventStore, asked: Asked, streams: Streams) -> Checked:
     reads = views.collection(tickets.COLLECTION)
-    codec = reads.codec_options
-    raw = reads.with_options(codec.with_options(document_class=RawBSONDocument))
+    raw = reads.with_options(reads.codec_options.with_options(document_class=RawBSONDocument))
     found = {bytes(d.raw) async for d in raw.find({"_id": {"$in": [*streams]}})}
     checked = Checked()
     others: list[UUID] = []
     for n, (ticket_id, stream) in enumerate(streams.items(), start=1):
-        if not _is_as_folded(checked, asked, ticket_id, stream, found, codec):
+        if not _is_as_folded(checked, asked, ticket_id, stream, found):
             others.append(ticket_id)
         if n % FOLDS_AT_A_TIME == 0:
             await asyncio.sleep(0)
@@ -128,7 +127,7 @@ async def check(views: Database, store: EventStore, asked: Asked, streams: Strea
         if _version(document) < len(stream) and ticket_id not in asked.waiting:
             checked.behind[ticket_id] = len(stream)
         if document is not None:
-            _compare(checked, asked, ticket_id, document, stream, codec)
+            _compare(checked, asked, ticket_id, document, stream)
             await asyncio.sleep(0)
     return checked
 
@@ -139,7 +138,6 @@ def _is_as_folded(
     ticket_id: UUID,
     stream: Sequence[EventDocument],
     found: Collection[bytes],
-    codec: CodecOptions,
 ) -> bool:
     """Return whether what was found has the document that would be written of all of a ticket's
     events; if so, take it.
@@ -149,7 +147,7 @@ def _is_as_folded(
         if read is None:
             return False
         read = replace(read, in_views=saved_views.counting(asked.views, read))
-        document = encode_bson(tickets.to_document(read), codec_options=codec)
+        document = encode_bson(tickets.to_document(read))
     except Exception:  # noqa: BLE001 the comparison of what it says will tell
         return False
     if document not in found:
@@ -165,7 +163,6 @@ def _compare(
     ticket_id: UUID,
     stored: Document,
     stream: Sequence[EventDocument],
-    codec: CodecOptions,
 ) -> None:
     """Compare one document with the fold of as many events as it says that it has."""
     ticket, version = f"ticket {ticket_id}", stored.get("version")
@@ -182,7 +179,7 @@ def _compare(
         raise AssertionError("a fold of events is a ticket")
     add(checked.added, contributed(read, asked.views), 1)
     checked.versions[ticket_id] = version
-    expected = decode_bson(encode_bson(tickets.to_document(read), codec_options=codec), codec)
+    expected = decode_bson(encode_bson(tickets.to_document(read)))
     checked.differences += [
         Difference(ticket, name, expected.get(name), stored.get(name))
         for name in sorted(expected.keys() | stored.keys())

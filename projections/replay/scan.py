@@ -85,10 +85,8 @@ async def _fold_range(
         events = list(stream)
         if events[-1]["version"] != len(events):
             folded.gaps.append(ticket_id)
-        then, codec = _until(job, events), reads.codec_options
-        change, failure = await fold_ticket(
-            job.generation.zones, views, ticket_id, None, then, codec
-        )
+        then = _until(job, events)
+        change, failure = await fold_ticket(job.generation.zones, views, ticket_id, None, then)
         if failure is not None:
             folded.failures.append(failure)
         if change is not None and change.after is not None and change.document is not None:

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import bson
 from bson import json_util
 
 from domain.values import JsonObject
@@ -100,5 +99,4 @@ async def changed(database: Database) -> list[str]:
 
 def _without(document: JsonObject, fields: Collection[str]) -> bytes:
     kept = {name: value for name, value in document.items() if name not in fields}
-    codec: bson.CodecOptions[JsonObject] = bson.CodecOptions(uuid_representation=4)
-    return bson.encode(kept, codec_options=codec)
+    return driver.encode_bson(kept)

@@ -3,13 +3,11 @@
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-import bson
-from bson.codec_options import CodecOptions
-
 from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.event_document import Envelope, chain_is_whole, to_document
 from eventstore.log import EventStore
+from eventstore.mongo.driver import encode_bson
 from eventstore.personal.vault import keys_database
 from projections.generations import Generations, views_database
 from projections.projector.health import look
@@ -19,7 +17,6 @@ from projections.workers import workers
 from scripts.testbed.promises import require, until
 
 _CAUGHT_UP_SECONDS = 120
-_CODEC: CodecOptions[JsonObject] = CodecOptions(uuid_representation=4)
 
 Check = Callable[[Database], Awaitable[None]]
 """Compares the views with the log. Raises if they differ."""
@@ -72,6 +69,6 @@ async def documents_with(database: Database, word: str) -> list[tuple[str, JsonO
             found += [
                 (collection, document)
                 async for document in own[collection].find()
-                if word.encode() in bson.encode(document, codec_options=_CODEC).lower()
+                if word.encode() in encode_bson(document).lower()
             ]
     return found
