@@ -18,6 +18,7 @@ from domain.values import JsonObject
 from eventstore.event_document import Envelope, EventDocument, from_document
 from eventstore.mongo.driver import BSONError, RawBSONDocument, encode_bson
 from eventstore.mongo.errors import DriverError, describe
+from eventstore.mongo.limits import size_of
 from projections.views import sums, tickets
 from projections.views.saved_views import SavedView, counting
 from projections.views.sums import Contributions
@@ -50,17 +51,16 @@ class Stored(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What becomes of one ticket's read document; `document` is None if it is to go.
-
-    `changed`: the fields of it that may differ from what is stored; None if all may.
+    """What becomes of one ticket's read document. `written`: all of it if `is_whole`, else the fields
+    that may differ from what is stored; None if it is to go.
     """
 
     ticket_id: UUID
     before: Stored | None
     after: TicketRead | None
-    document: RawBSONDocument | None
+    written: RawBSONDocument | None
     last: Envelope | None
-    changed: JsonObject | None = None
+    is_whole: bool = True
 
 
 class FoldFailure(NamedTuple):
@@ -114,8 +114,11 @@ async def fold_ticket(
             in_views = {*counting(views, after), *also_in}
             after = replace(after, in_views=tuple(sorted(in_views)))
             document = tickets.to_document(after)
-            changed = None if read is None else tickets.changed(read, after, document)
-            change = Change(ticket_id, before, after, _encoded(document), last, changed)
+            # BSON has up to six times the bytes of JSON, in a list of small numbers.
+            is_small = read is not None and 0 < size_of(document) < _MOST_BYTES // 8
+            whole = None if is_small else _encoded(document)
+            written = whole if read is None else _encoded(tickets.changed(read, after, document))
+            change = Change(ticket_id, before, after, written, last, is_whole=read is None)
         except Exception as caught:  # noqa: BLE001 as may what cannot be encoded
             after, error = read, describe_error(caught)
     version = 1 if after is None else after.version + 1

@@ -363,15 +363,16 @@ class BatchWriter:
 
 
 def _write_of(change: Change, namespace: str) -> Write:
-    document = cast("JsonObject", change.document)
+    # The driver takes raw ones too.
+    written = cast("JsonObject", change.written)
     if change.before is None:
-        return InsertOne(document, namespace=namespace)
+        return InsertOne(written, namespace=namespace)
     gate = {"_id": change.ticket_id, "version": change.before.version}
-    if change.document is None:
+    if change.written is None:
         return DeleteOne(gate, namespace=namespace)
-    if change.changed is not None:
-        return UpdateOne(gate, {"$set": change.changed}, namespace=namespace)
-    return ReplaceOne(gate, document, namespace=namespace)
+    if change.is_whole:
+        return ReplaceOne(gate, written, namespace=namespace)
+    return UpdateOne(gate, {"$set": written}, namespace=namespace)
 
 
 def _applied(changes: Iterable[Change], partitions: Iterable[int]) -> dict[int, Applied]:

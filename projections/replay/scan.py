@@ -89,8 +89,8 @@ async def _fold_range(
         change, failure = await fold_ticket(job.generation.zones, views, ticket_id, None, then)
         if failure is not None:
             folded.failures.append(failure)
-        if change is not None and change.after is not None and change.document is not None:
-            documents.append(change.document)
+        if change is not None and change.after is not None and change.written is not None:
+            documents.append(change.written)
             for name, entries in sums.contributed(change.after).items():
                 folded.added[name].update(entries)
             number = partition_of(ticket_id)

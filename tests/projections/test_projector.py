@@ -488,7 +488,8 @@ async def test_a_document_that_would_be_too_large_parks_its_ticket(database, sto
     large, small = await open_some(store, 2)
     async with running(by_utc(database, store)):
         await caught_up(database, store)
-        await add(store, large, "SubjectChanged", subject="x" * 20_000)
+        await add(store, large, "SubjectChanged", subject="x" * 12_000)
+        await add(store, large, "TicketResolved", resolution="x" * 12_000)
         await add(store, small, "SubjectChanged", subject="x")
         await caught_up(database, store)
     await assert_views_equal_the_log(database, parked=[large])
