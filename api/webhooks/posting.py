@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import NamedTuple
 
 import httpx
@@ -61,6 +62,12 @@ def asked_pause(retry_after: str | None, now: datetime) -> timedelta:
     return timedelta(seconds=min(max(seconds, 0.0), _LONGEST_ASKED_SECONDS))
 
 
+@cache
+def _believed() -> ssl.SSLContext:
+    """Return whose certificates are believed unless told otherwise."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class Poster:
     """Posts to receivers."""
 
@@ -69,16 +76,18 @@ class Poster:
         `seconds` is how long an answer may take.
         """
         self._resolve = resolve
-        self._tls = tls or httpx.create_ssl_context(trust_env=False)
+        self._tls = tls
         self._seconds = seconds
 
-    def client(self) -> httpx.AsyncClient:
+    async def client(self) -> httpx.AsyncClient:
         """Return a client for one receiver. Receivers share none: a connection is to an address,
         and its certificate was held against one receiver's name.
         """
+        # Certificates take long to read, and most servers have no receivers.
+        believed: ssl.SSLContext = await asyncio.to_thread(_believed)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
         return httpx.AsyncClient(
-            follow_redirects=False, limits=limits, verify=self._tls, trust_env=False
+            follow_redirects=False, limits=limits, verify=self._tls or believed, trust_env=False
         )
 
     async def post(

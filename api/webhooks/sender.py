@@ -152,7 +152,7 @@ class Sender:
                     return
 
         try:
-            async with self._poster.client() as client:
+            async with await self._poster.client() as client:
                 await run_all(*(lane() for _ in range(min(_AT_ONCE, len(tickets)))))
         finally:
             self._news.set()  # there may be more
