@@ -51,8 +51,10 @@ class Stored(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What becomes of one ticket's read document. `written`: all of it if `is_whole`, else the fields
-    that may differ from what is stored; None if it is to go.
+    """What becomes of one ticket's read document.
+
+    `written`: all of it if `is_whole`, else the fields that may differ from what is stored; None if
+    it is to go.
     """
 
     ticket_id: UUID
