@@ -32,7 +32,7 @@ from api.queries.history import routes as history
 from api.queries.lists import routes as lists
 from api.queries.representations import Tickets
 from api.queries.saved_views import routes as saved_views
-from api.queries.sla import routes as promises
+from api.queries.sla import routes as sla
 from api.queries.visibility import VisibilityPolicy
 from api.queries.watermark import ReadModels
 from api.settings import Settings
@@ -119,7 +119,7 @@ def create_app(
     for router in (
         commands.router(handler, views, tickets, policy, desks, database.clock.now),
         history.router(store, tickets, policy),
-        promises.router(store, policy, database.clock.now),
+        sla.router(store, policy, database.clock.now),
         lists.router(database, policy),
         bulk.router(handler, views, policy),
         feed.router(feeds, access),

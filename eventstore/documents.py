@@ -158,7 +158,8 @@ class Reader(Generic[T]):
 def uuid_of(document: Document) -> UUID:
     """Return the id of a stored document whose collection has UUIDs for ids: of tickets, persons.
 
-    It is not looked at: a document that has another was put there by hand, and is named by that.
+    Whether it is one is not checked: a document with another id was put there by hand, and is told
+    of by that id.
     """
     return cast("UUID", document["_id"])
 

@@ -240,7 +240,8 @@ class EventStore:
                 await asyncio.sleep(0)
             some = documents[start : start + _OPENED_AT_A_TIME]
             made += [
-                self.vault.redactions.without(opened(each, keys, command=command)) for each in some
+                self.vault.news.redactions.without(opened(each, keys, command=command))
+                for each in some
             ]
         return made
 
@@ -256,7 +257,7 @@ class EventStore:
         """
         found = await self._find({"ticket_id": ticket_id, "version": version})
         gone = [await self.vault.destroy_redacted(event) for event in found]
-        self.vault.redactions.to_destroy.discard((ticket_id, version))
+        self.vault.news.redactions.to_destroy.discard((ticket_id, version))
         return gone == [True]
 
     async def tickets_of(self, person: UUID) -> list[UUID]:

@@ -4,8 +4,8 @@ An event of the log with `redacts` in its data says so of another event of its t
 version, and, in `fields`, of which fields of its data; of what other events the command's
 fingerprint is to go, it says in `same_command`. It stands behind the other, so a reader that
 has come to one must know of those ahead. A process has all of them in memory (some 300 bytes each):
-those that it is told of by any event that it reads or writes, and every two seconds (`vault.py`)
-those that others have written. Nothing is kept beside the log.
+those that it is told of by any event that it reads or writes, and every two seconds
+(`personal/erasure_news.py`) those that others have written. Nothing is kept beside the log.
 """
 
 import asyncio

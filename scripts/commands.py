@@ -110,10 +110,13 @@ def _bench(parser: Parser) -> None:
         type=int,
         nargs="+",
         default=[10_000, 100_000, 1_000_000],
-        help="of the dashboard (10000 100000 1000000); reads, lists and console: the second",
+        help="of the dashboard (10000 100000 1000000); of all else: the second",
     )
     parser.add_argument(
-        "--events", type=int, default=1_000_000, help="of the log that is replayed (1000000)"
+        "--events",
+        type=int,
+        default=1_000_000,
+        help="of the log that is replayed, and of the longest of growth (1000000)",
     )
     parser.add_argument(
         "--record",

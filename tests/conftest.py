@@ -50,8 +50,8 @@ settings.load_profile("casebook")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what waits more than it works: others can be run meanwhile."""
-    first = ("test_soak.py", "test_database_commands.py")
+    """Begin with what waits more than it works, or takes longest: others can be run meanwhile."""
+    first = ("test_soak.py", "test_database_commands.py", "test_planted_bugs.py", "test_limits.py")
     items.sort(key=lambda item: item.path.name not in first)
     if DRIVER == "pymongo":
         # It leaves a socket to the garbage collector if it is cancelled while it connects.
@@ -97,7 +97,7 @@ async def database(server_url: str) -> AsyncIterator[Database]:
 
 @pytest_asyncio.fixture(scope="module")
 async def shared_database(server_url: str) -> AsyncIterator[Database]:
-    """A database that the tests of a module share, none of which may change what is in it."""
+    """A database that the tests of a module share: once it is filled, none may change it."""
     async for one in fresh(server_url):
         yield one
 

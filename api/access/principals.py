@@ -1,7 +1,7 @@
 """Principals: who asks.
 
 Keys are checked in `keys.py`, tokens in `tokens.py`, sign-in links in `sign_in_links.py`;
-`authentication.py` asks them. What each has a right to says `rights.py`.
+`authentication.py` asks them. `rights.py` says what each has a right to.
 
 A role is a part that people have at the desk:
 

@@ -82,7 +82,7 @@ class ErasureWorker:
             await self.forget(person)
 
     async def _destroy_redacted(self) -> None:
-        to_destroy = self._vault.redactions.to_destroy
+        to_destroy = self._vault.news.redactions.to_destroy
         for place in list(to_destroy):
             try:
                 await self._store.destroy_redacted(*place)
@@ -150,7 +150,7 @@ class ErasureWorker:
 
         Raises StoreUnavailable, what the driver raises.
         """
-        self._vault.redactions.to_destroy.update(self._unusable)
+        self._vault.news.redactions.to_destroy.update(self._unusable)
         self._unusable.clear()
         tombstones = await self._erasures.tombstones()
         for known_by in await self._vault.still_there(tombstones):

@@ -167,7 +167,7 @@ class Persons:
                             await asyncio.sleep(0)
                         whose = set(sealing.persons(stored))
                         event = sealing.opened(stored, dict.fromkeys(whose, _WITHHELD) | own)
-                        event = self._vault.redactions.without(event)
+                        event = self._vault.news.redactions.without(event)
                         if "requester" in event["data"]:
                             requester = str(event["data"]["requester"])
                             is_theirs = one_spelling(requester) == one_spelling(name)

@@ -114,13 +114,13 @@ class TicketDetail(TicketSummary):
     """
 
 
-SHOWN = frozenset(TicketDetail.model_fields)
+CLIENT_FIELDS = frozenset(TicketDetail.model_fields)
 """Fields of a read document that clients see; whatever else views keep there is not theirs."""
 
 
 def present(document: Mapping[str, object]) -> JsonObject:
     """Return a read document as a client sees it."""
-    shown = {name: value for name, value in document.items() if name in SHOWN}
+    shown = {name: value for name, value in document.items() if name in CLIENT_FIELDS}
     return {"id": document["_id"], **shown}
 
 

@@ -84,10 +84,12 @@ class Poster:
         and its certificate was held against one receiver's name.
         """
         # Certificates take long to read, and most servers have no receivers.
-        believed: ssl.SSLContext = await asyncio.to_thread(_believed)
+        believed = self._tls
+        if believed is None:
+            believed = await asyncio.to_thread(_believed)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
         return httpx.AsyncClient(
-            follow_redirects=False, limits=limits, verify=self._tls or believed, trust_env=False
+            follow_redirects=False, limits=limits, verify=believed, trust_env=False
         )
 
     async def post(

@@ -78,7 +78,7 @@ _CODEC: CodecOptions = bson.CodecOptions(
 )
 encode_bson = partial(bson.encode, codec_options=_CODEC)
 decode_bson = partial(bson.decode, codec_options=_CODEC)
-"""As the clients do that are made here."""
+"""Documents to bytes and back, as clients that are made here do it."""
 
 DriverName = Literal["motor", "pymongo"]
 Session = AsyncClientSession

@@ -1,7 +1,7 @@
 """Whether any process has erased a person or redacted words: then what is kept of them is dropped.
 
 At most `STALE_SECONDS` after a person has been erased no process uses a key of theirs: each process
-looks every second, or before it uses a key if it has not looked lately.
+looks every two seconds, or before it uses a key if it has not looked lately.
 """
 
 import asyncio
@@ -123,6 +123,8 @@ class ErasureNews:
             )
             # The count as well: ids are made by clocks that differ.
             count = await self._erasures.estimated_document_count()
+        if now < self._looked_at:
+            return  # another look, begun later, was sooner done
         seen = (count, *(each["_id"] for each in newest))
         is_news = self._seen is not None and seen != self._seen
         # A key that another process was just about to destroy may have been read once more.

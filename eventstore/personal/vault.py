@@ -133,8 +133,6 @@ class Vault:
         self._erasures = cast("AsyncCollection[EventDocument]", database[PERSON_EVENTS])
         self.news = ErasureNews(self._erasures, reads or CoalescedReads(database), self)
         """Whether anyone was erased, or anything redacted."""
-        self.redactions = self.news.redactions
-        """What nobody is to read any more, whoever they are."""
         self._masters = masters
         self._scan: Scan = scan or (lambda name, condition: keys[name].find(condition))
         self._unreadable = unreadable or Unreadable()
@@ -483,7 +481,7 @@ class Vault:
 
         Raises KeyUnusable, NoMasterKey, StoreUnavailable.
         """
-        fields = self.redactions.fields.get((document["ticket_id"], document["version"]))
+        fields = self.news.redactions.fields.get((document["ticket_id"], document["version"]))
         if fields is None:
             return False
 

@@ -98,7 +98,7 @@ class Eraser:
         """Fold tickets of which something was redacted anew in views that are not shown or are of
         the past, and so may never come to the event; where they do, projectors do it then.
         """
-        known = self._store.vault.redactions.tickets
+        known = self._store.vault.news.redactions.tickets
         new = known.keys() - self._redacted
         if not new:
             return

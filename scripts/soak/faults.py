@@ -9,10 +9,12 @@ before: a command is taken, lists show it, and the server is ready. Some kinds a
 server starts, and fail then.
 
 A round has each kind fail once, each in another way than in the rounds before; so as many rounds as
-there are ways are the whole matrix. At work one command fails at a time; some of a replay, or of a
-start, fail in one. At the end of a round each command is in the log once, as its
-client was told, the webhook has been told of all of it, and the views equal the log. All of it
-takes hours: with `--done FILE` it can be stopped, and goes on with what is left.
+there are ways are the whole matrix. At work one command fails at a time. A replay, or a start,
+takes seconds: several fail in the same one, and each adds to the time until all is well.
+
+At the end of a round each command is in the log once, as its client was told, the webhook has been
+told of all of it, and the views equal the log. All of it takes hours: with `--done FILE` it can be
+stopped, and goes on with what is left.
 """
 
 import asyncio
@@ -204,10 +206,10 @@ class _Faults:
         """`cells`: no two of one kind."""
         self.seen: Counter[str] = Counter()
         self.waiting = {cell.sent: cell for cell in cells}
-        self.happened: list[_Cell] = []
+        self.happened: dict[_Cell, float] = {}
+        """When each was, by the monotonic clock."""
         self.impossible: list[_Cell] = []
         """Those that no command of their kind can have."""
-        self.last_at = 0.0
 
     @property
     def again(self) -> list[str]:
@@ -222,8 +224,7 @@ class _Faults:
         if (fate := failing(sent, cell.fault)) is None:
             self.impossible.append(cell)
             return Fate.PASSED
-        self.happened.append(cell)
-        self.last_at = time.monotonic()
+        self.happened[cell] = time.monotonic()
         return fate
 
     async def happen(self, port: int) -> None:
@@ -250,9 +251,10 @@ async def well_again(what: str, port: int, wire: Wire) -> float:
     return time.monotonic()
 
 
-def require_soon(what: str, seconds: float) -> None:
-    """Raises PromiseBroken if it took too long until all was as before."""
-    require(seconds < patience(BACK_SECONDS), f"{what}: back only after {seconds:.1f} s")
+def require_soon(what: str, seconds: float, faults: int = 1) -> None:
+    """Raises PromiseBroken if it took too long until all was as before; each fault adds to it."""
+    most = faults * patience(BACK_SECONDS)
+    require(seconds < most, f"{what}: back only after {seconds:.1f} s")
 
 
 # --- what it works on -----------------------------------------------------------------------------
@@ -271,9 +273,10 @@ class _Table:
         """Return what no earlier run has had fail."""
         return [cell for cell in cells if "\t".join((driver, *cell)) not in self._done]
 
-    def add(self, driver: DriverName, faults: _Faults, seconds: float) -> None:
-        """Note what has failed, or cannot, and that all was well so many seconds after the last."""
-        for cell in faults.happened:
+    def add(self, driver: DriverName, faults: _Faults, well_at: float) -> None:
+        """Note what has failed, or cannot, and when all was well again."""
+        for cell, at in faults.happened.items():
+            seconds = well_at - at
             screen.print(f"{seconds:6.1f} s  {driver:8}{cell.fault:36}{cell.kind}", soft_wrap=True)
             self.counted["faults"] += 1
             self.counted[cell.fault] += 1
@@ -289,15 +292,15 @@ class _Table:
 async def _fail(driver: DriverName, faults: _Faults, table: _Table, port: int, wire: Wire) -> None:
     """Wait until some commands have failed and all is as before, and note how long that took."""
     await faults.happen(port)
-    while True:
-        failed = [*faults.happened]
-        what = "; ".join(f"{cell.fault}, {cell.kind}" for cell in failed)
-        took = await well_again(what, port, wire) - faults.last_at
-        if failed == faults.happened:  # and no more meanwhile
-            break
-    if failed:
-        require_soon(what, took)
-    table.add(driver, faults, took)
+    well_at, before = 0.0, -1
+    while faults.happened and before < len(faults.happened):  # others may fail meanwhile
+        before = len(faults.happened)
+        what = "; ".join(f"{cell.fault}, {cell.kind}" for cell in faults.happened)
+        well_at = await well_again(what, port, wire)
+        first_at, *_, last_at = [*faults.happened.values()] * 2
+        require_soon(what, well_at - first_at, before)
+        require_soon(what, well_at - last_at)
+    table.add(driver, faults, well_at)
 
 
 async def _fail_all(
@@ -314,10 +317,11 @@ async def _fail_at_start(
     urls: Iterator[str], driver: DriverName, cells: Sequence[_Cell], table: _Table
 ) -> None:
     """Start servers on empty databases until each of some commands has failed meanwhile."""
-    faults = _Faults(cells)
-    while faults.waiting:
+    while cells:
+        faults = _Faults(cells)
         async with _server(next(urls), driver, faults.heard, may_end=True) as (port, wire):
             await _fail(driver, faults, table, port, wire)
+            cells = [*faults.waiting.values()]
 
 
 async def _fail_at_work(
@@ -351,11 +355,13 @@ async def _fail_at_work(
                 hurry.set()
                 learning.seen.clear()
                 await asyncio.sleep(_LEARNING_SECONDS)
-            at_work = [cell for cell in cells or () if not cell.kind.startswith(REPLAY)]
+            of_replays, at_work = list[_Cell](), list[_Cell]()
+            for cell in cells or ():
+                (of_replays if cell.kind.startswith(REPLAY) else at_work).append(cell)
             for cell in at_work:  # each alone: one may show what another hides
                 await _fail_all(driver, [cell], table, port, wire)
             hurry.set()
-            for some in groups(cell for cell in cells or () if cell not in at_work):
+            for some in groups(of_replays):
                 await _fail_all(driver, some, table, port, replay_wire)
         table.counted.update(await clients.judge(port, url, check))
         await until(lambda: receiver.received.is_all_of(store), _STUCK_SECONDS, "webhook told all")
@@ -376,7 +382,8 @@ async def _replay_again_and_again(url: str, driver: DriverName, hurry: asyncio.E
     while True:
         require(await replayed(url, driver) is not None, "a replay stands still")
         with suppress(TimeoutError):
-            await asyncio.wait_for(hurry.wait(), _BETWEEN_SECONDS)
+            async with asyncio.timeout(_BETWEEN_SECONDS):
+                await hurry.wait()
 
 
 async def _read(port: int, clients: Clients) -> None:

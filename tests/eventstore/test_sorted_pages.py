@@ -153,7 +153,7 @@ async def costs(counted, listing, limit, pager):
         position = Position(page[-1][listing.by], page[-1]["_id"])
 
 
-COUNT = 400
+COUNT = 800
 PAGE = 51
 EMBEDDED_ONLY = pytest.mark.skipif(
     "CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="MongoDB reads lists along its indexes"

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import get_args
 
-from api.queries.representations import SHOWN, UNREADABLE, folded, states
+from api.queries.representations import CLIENT_FIELDS, UNREADABLE, folded, states
 from api.queries.visibility import Shown
 from domain.errors import NotFound, TicketNotFound
 from domain.sla import SlaTarget
@@ -25,7 +25,7 @@ from projections.views import tickets
 from projections.views.tickets import TicketRead
 
 FIELDS = (
-    *(field.name for field in dataclasses.fields(Ticket) if field.name in SHOWN),
+    *(field.name for field in dataclasses.fields(Ticket) if field.name in CLIENT_FIELDS),
     *(f"{target}_due_at" for target in get_args(SlaTarget)),
     "sla_breached",
 )
