@@ -491,12 +491,15 @@ class EventBuffer:
         except Exception as error:  # noqa: BLE001 the consumer gets it
             await self._queue.put(error)
 
-    async def take(self, most: int = BATCH_EVENTS) -> Batch:
-        """Return what is there, at most so many events, waiting until something is.
+    async def take(self, most: int = BATCH_EVENTS, *, wait: bool = True) -> Batch:
+        """Return what is there, at most so many events, waiting until something is unless told not
+        to.
 
         Raises what the subscription does.
         """
         steps: list[Step] = []
+        if not wait and self._queue.empty():
+            return Batch(steps, self._position)
         while True:
             got = await self._queue.get()
             if isinstance(got, Exception):

@@ -261,7 +261,7 @@ class Projector:
         log = self._subscribe()
         async with read_ahead(log, log.stream()) as buffer:
             while True:
-                batch = await buffer.take(self._most_events)
+                batch = await buffer.take(self._most_events, wait=not self._backfill.is_at_work)
                 new = 0
                 if events := batch.events:
                     new = await self._writer.write(self._owned, events, batch.position)

@@ -42,6 +42,11 @@ class SavedViewBackfill:
         self._current: _Recount | None = None
         self._views: Iterable[SavedView] = ()
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether there is more to be counted."""
+        return self._current is not None
+
     def see(self, views: Iterable[SavedView], mine: Mapping[int, Partition]) -> None:
         """See what is to be counted next, if anything."""
         self._views = views

@@ -87,6 +87,18 @@ async def test_a_new_view_counts_what_is_there_while_the_log_grows(database, sto
     await assert_views_equal_the_log(database)
 
 
+async def test_new_views_are_counted_though_nothing_comes(database, store):
+    """One step after the other, without waiting for an event or for the stream to be silent."""
+    await open_some(store, 3)
+    async with running(hasty(database, store)):
+        await caught_up(database, store)
+    saved = SavedViews(database)
+    for n in range(3):
+        await saved.save(f"v{n}", TicketFilter(priority="normal"))
+    async with running(by_utc(database, store, lease_seconds=1e4)):
+        assert [await counted(database, f"v{n}") for n in range(3)] == [3, 3, 3]
+
+
 async def test_a_projector_that_dies_while_it_counts_is_followed_by_one_that_begins_again(
     database, store, monkeypatch
 ):
