@@ -98,6 +98,15 @@ async def used(folder: Path):
         yield url
 
 
+def test_it_has_room_for_half_of_the_memory_of_machine_or_container(tmp_path):
+    machine = embedded_server.cache_gigabytes(tmp_path / "nowhere")
+    limit = tmp_path / "memory.max"
+    for text, room in (("max\n", machine), (f"{2**60}\n", machine), (f"{2**30}\n", 4)):
+        limit.write_text(text)
+        assert embedded_server.cache_gigabytes(limit) == room
+    assert machine >= 4
+
+
 async def test_it_keeps_what_was_written_and_leaves_nothing_running(tmp_path):
     for n in range(2):
         async with embedded.run(tmp_path) as url:
