@@ -28,13 +28,7 @@ from scripts.bench.commands import load_notes
 from scripts.bench.found import Table, median, ratio
 from scripts.bench.made_up_log import COMMAND, EVENTS_PER_TICKET, make_up, ticket_of
 from scripts.bench.made_up_views import GROUPS, copies, made_up_lives, write_views
-from scripts.bench.measuring import (
-    Options,
-    answered_in,
-    in_turns,
-    milliseconds,
-    prepared,
-)
+from scripts.bench.measuring import Options, answered_in, in_turns, milliseconds, prepared
 from scripts.testbed.load import Connection, request
 from scripts.testbed.promises import HEADERS, accepted, callers, until
 from scripts.testbed.services import NOTE, OPEN, service
@@ -64,9 +58,8 @@ async def measure(url: str, options: Options) -> list[Table]:
     everything = (
         _Growing("tickets", (tickets // 100, tickets // 10, tickets), _tickets),
         _Growing("groups", (10, 100, 1_000), _groups),
-        _Growing(
-            "events of the ticket", (10, 500, 5_000), _long_ticket
-        ),  # it grows: 10,000 at most
+        # It grows while it is measured, and may have 10,000 at most.
+        _Growing("events of the ticket", (10, 500, 5_000), _long_ticket),
         _Growing("events of the log", (events // 100, events // 10, events), _log),
         _Growing("connections", (1, 16, 128), partial(_connections, options.seconds / _EACH_TIME)),
         _Growing("clients of the stream", (1, 10, LIMITS.streams), _streams),
@@ -98,28 +91,26 @@ async def _grow(url: str, growing: _Growing, stretches: int) -> Table:
 # --- more of what is shown ------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def _tickets(url: str, count: int) -> AsyncIterator[Stretch]:
-    paths = {
-        "a ticket": "/tickets/{ticket}",
-        "a page of 50": "/tickets",
-        "a page of 50 of one group": "/tickets?group=group%203",
-        "a search, 50 found": "/tickets?q=jams+status:open",
-        "the dashboard": "/dashboard",
-    }
-    async with _shown(url, count, GROUPS, paths) as stretch:
-        yield stretch
+_LISTS = {
+    "a ticket": "/tickets/{ticket}",
+    "a page of 50": "/tickets",
+    "a page of 50 of one group": "/tickets?group=group%203",
+    "a search, 50 found": "/tickets?q=jams+status:open",
+    "the dashboard": "/dashboard",
+}
+_SUMS = {
+    "the dashboard": "/dashboard",
+    "the dashboard of one group": "/dashboard?group=group%203",
+    "a year's backlog by day": "/dashboard/series?metric=backlog&from=2025-01-01&to=2025-12-31",
+}
 
 
-@asynccontextmanager
-async def _groups(url: str, count: int) -> AsyncIterator[Stretch]:
-    paths = {
-        "the dashboard": "/dashboard",
-        "the dashboard of one group": "/dashboard?group=group%203",
-        "a year's backlog by day": "/dashboard/series?metric=backlog&from=2025-01-01&to=2025-12-31",
-    }
-    async with _shown(url, _TICKETS, count, paths) as stretch:
-        yield stretch
+def _tickets(url: str, count: int) -> AbstractAsyncContextManager[Stretch]:
+    return _shown(url, count, GROUPS, _LISTS)
+
+
+def _groups(url: str, count: int) -> AbstractAsyncContextManager[Stretch]:
+    return _shown(url, _TICKETS, count, _SUMS)
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from pymongo.errors import ConnectionFailure
 from eventstore.database import Database
 from eventstore.event_document import to_document
 from eventstore.log import EventStore
+from eventstore.mongo.driver import encode_bson
 from eventstore.mongo.errors import is_unavailable
 from eventstore.mongo.limits import (
     ANSWER_SECONDS,
@@ -49,6 +50,13 @@ def test_what_cannot_be_sent_has_no_size():
     event = to_document(happened(uuid4())[0])
     assert 300 < size_of(event) < 1000
     assert size_of({"n": 2**70}) == 0
+
+
+@pytest.mark.parametrize("value", [0, None, "", [], {}, True, "\u00e9", 10**18, {"": 0}])
+def test_what_is_sent_has_less_than_eight_times_the_bytes_of_its_json(value):
+    """So whoever has room for eight times that knows that a document is not too large."""
+    document = {"": [value] * 200_000}
+    assert len(encode_bson(document)) < 8 * size_of(document)
 
 
 class Losing:
