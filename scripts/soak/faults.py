@@ -9,8 +9,9 @@ before: a command is taken, lists show it, and the server is ready. Some kinds a
 server starts, and fail then.
 
 A round has each kind fail once, each in another way than in the rounds before; so as many rounds as
-there are ways are the whole matrix. At work one command fails at a time. A replay, or a start,
-takes seconds: several fail in the same one, and each adds to the time until all is well.
+there are ways are the whole matrix. At work one command fails at a time, whichever is sent first of
+those that have not. A replay, or a start, takes seconds: several fail in the same one, and each
+adds to the time until all is well.
 
 At the end of a round each command is in the log once, as its client was told, the webhook has been
 told of all of it, and the views equal the log. All of it takes hours: with `--done FILE` it can be
@@ -23,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -75,7 +76,8 @@ _ASKED_SECONDS = 2.0
 _SEEN_SECONDS = 60.0  # until a command of a kind is sent again
 _CLIENTS = 3
 _TICKETS = 120  # more than come in the first answer to a list
-_PAUSE_SECONDS = 0.05
+_PAUSE_SECONDS = 0.2
+_READ_SECONDS = 1.0  # between two reads: each reads all there is
 _BETWEEN_SECONDS = 4.0  # two replays, where nothing of them is to fail
 _TOGETHER = 6  # commands of a start or a replay that fail in one
 _READ = ("/tickets?limit=200", "/dashboard", "/projections", "/events")
@@ -202,8 +204,9 @@ class _Cell(NamedTuple):
 class _Faults:
     """Has the first command of each kind fail in its way, and counts what is sent."""
 
-    def __init__(self, cells: Iterable[_Cell] = ()) -> None:
-        """`cells`: no two of one kind."""
+    def __init__(self, cells: Iterable[_Cell] = (), at_once: int = _TOGETHER) -> None:
+        """`cells`: no two of one kind; `at_once`: how many fail before all is well again."""
+        self._at_once = at_once
         self.seen: Counter[str] = Counter()
         self.waiting = {cell.sent: cell for cell in cells}
         self.happened: dict[_Cell, float] = {}
@@ -219,7 +222,7 @@ class _Faults:
     def heard(self, sent: JsonObject) -> Fate | Done | Refused:
         kind = kind_of(sent)
         self.seen[kind] += 1
-        if (cell := self.waiting.pop(kind, None)) is None:
+        if len(self.happened) == self._at_once or (cell := self.waiting.pop(kind, None)) is None:
             return Fate.PASSED
         if (fate := failing(sent, cell.fault)) is None:
             self.impossible.append(cell)
@@ -304,10 +307,9 @@ async def _fail(driver: DriverName, faults: _Faults, table: _Table, port: int, w
 
 
 async def _fail_all(
-    driver: DriverName, cells: Sequence[_Cell], table: _Table, port: int, wire: Wire
+    driver: DriverName, faults: _Faults, table: _Table, port: int, wire: Wire
 ) -> None:
     """Wait until each of some commands has failed on a wire, and all is as before."""
-    faults = _Faults(cells)
     wire.heard = faults.heard
     while faults.waiting:
         await _fail(driver, faults, table, port, wire)
@@ -358,11 +360,10 @@ async def _fail_at_work(
             of_replays, at_work = list[_Cell](), list[_Cell]()
             for cell in cells or ():
                 (of_replays if cell.kind.startswith(REPLAY) else at_work).append(cell)
-            for cell in at_work:  # each alone: one may show what another hides
-                await _fail_all(driver, [cell], table, port, wire)
+            # Each alone: one may show what another hides.
+            await _fail_all(driver, _Faults(at_work, at_once=1), table, port, wire)
             hurry.set()
-            for some in groups(of_replays):
-                await _fail_all(driver, some, table, port, replay_wire)
+            await _fail_all(driver, _Faults(of_replays), table, port, replay_wire)
         table.counted.update(await clients.judge(port, url, check))
         await until(lambda: receiver.received.is_all_of(store), _STUCK_SECONDS, "webhook told all")
         table.counted.update(told=receiver.received.counted["events"])
@@ -392,7 +393,7 @@ async def _read(port: int, clients: Clients) -> None:
     async with httpx.AsyncClient(base_url=base, headers=HEADERS, timeout=60.0) as client:
         while True:
             for path in _READ:
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(_READ_SECONDS)
                 with suppress(httpx.TransportError):
                     answer = await client.get(path)
                     clients.note(answer.status_code, answer.content)
@@ -484,13 +485,6 @@ async def failover(url: str, seconds: int, check: Check = audited) -> Counter[st
     return counted
 
 
-def groups(cells: Iterable[_Cell]) -> Iterator[Sequence[_Cell]]:
-    """Yield some cells at a time, of a start or of a replay, which take seconds each."""
-    waiting = iter(cells)
-    while some := [*islice(waiting, _TOGETHER)]:
-        yield some
-
-
 def diagonal(kinds: Collection[str], round_: int) -> list[_Cell]:
     """Return each kind once with one way to fail, which is another in each round."""
     return [_Cell(kind, FAULTS[(n + round_) % len(FAULTS)]) for n, kind in enumerate(kinds)]
@@ -522,8 +516,7 @@ async def faults(
         sent = kinds or await _fail_at_work(own("learning"), driver, None, table, check)
         for round_ in range(first, first + rounds):
             empty = (own(f"start_{round_}_{n}") for n in count())
-            for cells in groups(table.left(driver, diagonal(starts, round_))):
-                await _fail_at_start(empty, driver, cells, table)
+            await _fail_at_start(empty, driver, table.left(driver, diagonal(starts, round_)), table)
             if cells := table.left(driver, diagonal(sent, round_)):
                 await _fail_at_work(own(f"{round_}"), driver, cells, table, check)
 
