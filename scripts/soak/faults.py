@@ -80,6 +80,9 @@ _PAUSE_SECONDS = 0.2
 _READ_SECONDS = 1.0  # between two reads: each reads all there is
 _BETWEEN_SECONDS = 4.0  # two replays, where nothing of them is to fail
 _TOGETHER = 6  # commands of a start or a replay that fail in one
+# A server that steps down tells whoever waits for news of it. The one behind the wire does not step
+# down, and tells nothing for 5 seconds; so it is asked.
+_POLLED = "&serverMonitoringMode=poll"
 _READ = ("/tickets?limit=200", "/dashboard", "/projections", "/events")
 
 AT_START: Collection[str] = (
@@ -351,7 +354,7 @@ async def _fail_at_work(
         async with (
             clients.sending(port, _CLIENTS, _TICKETS, _PAUSE_SECONDS),
             background(_read(port, clients)),
-            background(_replay_again_and_again(replayed_by, driver, hurry)),
+            background(_replay_again_and_again(replayed_by + _POLLED, driver, hurry)),
         ):
             if cells is None:
                 hurry.set()
@@ -412,7 +415,7 @@ async def _server(
             serve_again = serve_again_and_again(
                 may_end=may_end,
                 CASEBOOK_DATA_DIR=folder,
-                CASEBOOK_MONGODB_URL=reached_by,
+                CASEBOOK_MONGODB_URL=reached_by + _POLLED,
                 CASEBOOK_MONGO_DRIVER=driver,
                 CASEBOOK_PORT=str(port),
                 CASEBOOK_LOG_REQUESTS="no",
