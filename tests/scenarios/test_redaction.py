@@ -73,16 +73,22 @@ async def redacted(desk, ticket):
         assert told["redaction"] == "destroyed"
 
 
-async def answers(desk, ticket):
+ASKED = [
+    *("", "?version=1", "?version=9", "?as_of=2100-01-01T00:00:00Z", "?from=1&to=9"),
+    *(f"?q={CARD}", f"?q=field.card:{CARD}", "?limit=100", "?since=2000-01-01T00:00:00Z"),
+]
+
+
+async def answers(
+    desk, ticket, asked=ASKED, callers=(SUPERVISOR, AGENT, REQUESTER, AUDITOR, ADMIN)
+):
     """Yield what each route for reading answers to those whom it answers, with what they ask."""
-    asked = [*("", "?version=1", "?version=9", "?as_of=2100-01-01T00:00:00Z", "?from=1&to=9")]
-    asked += [f"?q={CARD}", f"?q=field.card:{CARD}", "?limit=100", "?since=2000-01-01T00:00:00Z"]
     for route in RIGHTS:
         method, _, path = route.partition(" ")
         if method != "GET" or path.endswith("/stream") or path.startswith("/console"):
             continue
         for query in asked:
-            for who in (SUPERVISOR, AGENT, REQUESTER, AUDITOR, ADMIN):
+            for who in callers:
                 url = path.replace("{ticket_id}", ticket) + query
                 answer = await desk.get(url, headers=who)
                 if answer.status_code == 200:
@@ -94,7 +100,7 @@ async def test_a_card_number_that_was_pasted_is_shown_to_nobody_any_more(desk, d
     and the oracle agree.
     """
     ticket = await pasted(desk)
-    told = {url.partition("?")[0] async for url, text in answers(desk, ticket) if CARD in text}
+    told = {url async for url, text in answers(desk, ticket, [""], [SUPERVISOR]) if CARD in text}
     assert {f"/tickets/{ticket}", f"/tickets/{ticket}/timeline", "/tickets", "/events"} <= told
     await redacted(desk, ticket)
     await caught_up(database, store)

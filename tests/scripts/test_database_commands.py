@@ -308,6 +308,7 @@ async def _run_all(here, ticket, folder):
     await here.run(None, "scripts.import_log", "servicenow", str(SAMPLE), **into)
 
 
+@pytest.mark.soak
 @pytest.mark.skipif("CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="speaks to one host")
 async def test_no_process_sends_what_mongodb_would_refuse(scratch_url, database, tmp_path):
     """L1: of the log the API finds and inserts, the projector and the auditor find."""

@@ -131,6 +131,7 @@ async def test_a_ticket_that_others_have_changed_is_left_to_them(database):
     assert not_taken(second) == not_taken(first)
 
 
+@pytest.mark.soak
 async def test_two_imports_at_once_come_out_as_one(database):
     """L5: whoever is second passes over what the first has done, or says what he left alone."""
     tallies = Tally(), Tally()
@@ -302,6 +303,7 @@ async def test_what_cannot_be_imported_is_one_line_and_a_failure(tmp_path, words
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.soak
 async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path):
     """L3, L5, L7: kill -9, start again, import again: all is as if nothing had happened."""
     port = free_port()
