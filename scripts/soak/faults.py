@@ -152,6 +152,7 @@ _RETRIABLE = {91, 134, 189, 262, 10107, 11600, 11602}
 _ENDS_TRANSACTION = {112, 246, 251}
 _WRITING = {"insert", "update", "delete", "findAndModify", "bulkWrite", "commitTransaction"}
 _WRITING |= {"create", "createIndexes", "drop"}
+_OF_NEW_CONNECTIONS = {"hello of the driver", "saslStart", "saslContinue"}
 _CONNECTING = {"hello", "ismaster", "saslStart", "saslContinue", "endSessions"}
 
 
@@ -233,7 +234,7 @@ class _Faults:
         self.happened[cell] = time.monotonic()
         return fate
 
-    async def happen(self, port: int) -> None:
+    async def happen(self, port: int, wire: Wire) -> None:
         """Wait until one has happened, or cannot. Raises PromiseBroken if none of these kinds is
         sent.
         """
@@ -241,7 +242,11 @@ class _Faults:
         async def has_happened() -> bool:
             with suppress(PromiseBroken):
                 await until_well(port, _ASKED_SECONDS)  # which sends what is not sent otherwise
-            return bool(self.happened or self.impossible)
+            if self.happened or self.impossible:
+                return True
+            if self.waiting.keys() <= _OF_NEW_CONNECTIONS:
+                await wire.cut()
+            return False
 
         kinds, seen = [*self.waiting], self.seen.keys()
         await until(has_happened, _SEEN_SECONDS, f"one of {kinds} is sent, and not only {seen}")
@@ -297,7 +302,7 @@ class _Table:
 
 async def _fail(driver: DriverName, faults: _Faults, table: _Table, port: int, wire: Wire) -> None:
     """Wait until some commands have failed and all is as before, and note how long that took."""
-    await faults.happen(port)
+    await faults.happen(port, wire)
     well_at, before = 0.0, -1
     while faults.happened and before < len(faults.happened):  # others may fail meanwhile
         before = len(faults.happened)

@@ -124,7 +124,12 @@ class Wire:
         for held in self.held:
             held.to_upstream.close()
         self.held.clear()
+        await self.cut()
+
+    async def cut(self) -> None:
+        """End all connections; clients may make others."""
         await end(*self._connections)
+        self._connections.clear()
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         fates: _Fates = {}  # of the messages by number, but for those that are passed
