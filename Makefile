@@ -3,10 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests wait as much as they work: for leases that lapse, for processes that start. So there is room
-# for twice as many as there are processors, of which a small machine has two. On a MongoDB that is
-# given all would share it, and what one has fail there would fail for the others.
-PROCESSES ?= $(if $(CASEBOOK_TEST_MONGODB_URL),1,4)
+# Tests wait more than they work: for leases that lapse, for processes that start. So there is room
+# for three times as many as there are processors, of which a small machine has two. On a MongoDB that
+# is given all would share it, and what one has fail there would fail for the others.
+PROCESSES ?= $(if $(CASEBOOK_TEST_MONGODB_URL),1,6)
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 BENCH := $(VENV)/.bench

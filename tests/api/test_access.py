@@ -144,6 +144,8 @@ async def test_each_cell_of_the_table_is_as_it_says(client, role, headers):
     wrong = []
     for route in ROUTES:
         answer = await ask(client, route, headers)
+        if answer.status_code == 503:  # while the embedded server makes a collection that is used
+            answer = await ask(client, route, headers)
         if LETTERS[role] not in EXPECTED[route]:
             is_problem(answer, 403, "forbidden")
             continue
