@@ -17,7 +17,6 @@ from api.commands import routes as commands
 from api.commands.handler import Handler
 from api.console import routes as console
 from api.desk import routes as desk
-from api.desk.in_use import InUse
 from api.desk.store import Desks
 from api.feed import routes as feed
 from api.feed.feeds import Feeds
@@ -127,11 +126,10 @@ def create_app(
         saved_views.router(database, views, policy),
         dashboard.router(policy),
         agents.router(views),
-        desk.router(desks, InUse(views)),
+        desk.router(desks, views),
         health.router(database, store, checkpoints),
-        access_routes.keys_router(access.keys),
+        access_routes.keys_router(access, database),
         access_routes.sign_in_router(access.links),
-        access_routes.access_log_router(access.log, database),
         persons.router(database, store),
         console.router(app.openapi),
     ):

@@ -30,11 +30,12 @@ from datetime import datetime
 from typing import Literal, NamedTuple, cast
 from uuid import UUID
 
-from pydantic import BaseModel
 from uuid_utils.compat import uuid7
 
 from api.access.path_masking import mask_path
 from api.access.principals import Principal
+from api.model import ApiModel
+from domain.actors import PrincipalRole
 from domain.errors import CasebookError, PersonGone
 from domain.values import ERASED, JsonObject
 from eventstore.database import Database
@@ -208,24 +209,39 @@ class AccessLog:
         await self._records.update_many(theirs, {"$set": {"correlation_id": ERASED}})
 
 
-class _StoredPrincipal(BaseModel):
+class Known(ApiModel):
+    """Who it was."""
+
     id: str
-    role: str
-    key: str | None = None
+    role: PrincipalRole | str
+    """Another version may know others."""
+    key: str | None
+    """Null: by a token."""
 
 
-class _Stored(NamedTuple):
-    """A record as it is stored. Its words may be those of another version."""
+class AccessRecord(ApiModel):
+    """An access that was granted or refused."""
 
     id: UUID
     at: datetime
-    outcome: str
-    principal: _StoredPrincipal | None
+    outcome: Outcome | str
+    """Another version may know others."""
+    principal: Known | None
     method: str
     route: str | None
     path: str
     address: str | None
     correlation_id: str | None
+
+
+class _StoredPrincipal(Known, extra="ignore"):
+    key: str | None = None
+
+
+class _Stored(AccessRecord):
+    """A record as it is stored."""
+
+    principal: _StoredPrincipal | None
     person: UUID | None = None
 
 
@@ -234,9 +250,8 @@ record_from = strict_decoder(_Stored)
 
 def _named(record: _Stored, names: Mapping[UUID, str]) -> JsonObject:
     """Return a record as it is shown. A person whose name cannot be read is shown by id."""
-    shown = record._asdict()
-    person = shown.pop("person")
+    shown = record.model_dump(exclude={"person"})
     if (who := record.principal) is not None:
-        name = ERASED if person is None else names.get(person, str(person))
-        shown["principal"] = {**who.model_dump(), "id": who.id or name}
+        name = ERASED if record.person is None else names.get(record.person, str(record.person))
+        shown["principal"]["id"] = who.id or name
     return shown

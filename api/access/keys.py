@@ -216,12 +216,10 @@ class Keys:
             document = await self._documents.find_one({"_id": id_})
         return None if document is None else self._reader.one(document)
 
-    async def all(self) -> list[Key]:
-        """Return all keys that can be read, the last made first. Raises StoreUnavailable."""
-        return (await self.all_apart())[0]
-
     async def all_apart(self) -> tuple[list[Key], list[Document]]:
-        """Return the same, and the documents of those that cannot. Raises StoreUnavailable."""
+        """Return all keys that can be read, the last made first, and the documents of those that
+        cannot. Raises StoreUnavailable.
+        """
         async with time_limit():
             found = self._documents.find().sort([("created_at", -1), ("_id", 1)])
             documents = await found.to_list()

@@ -9,8 +9,9 @@ from fastapi import Path as PathParameter
 from fastapi import Request, Response
 from pydantic import Field
 
-from api.access.access_log import AccessLog, Outcome
-from api.access.keys import Key, KeyOrder, Keys
+from api.access.access_log import AccessRecord, Outcome
+from api.access.authentication import Access
+from api.access.keys import Key, KeyOrder
 from api.access.scopes import Scope
 from api.access.sign_in_links import SignInLinks
 from api.cursors import Cursors
@@ -63,15 +64,33 @@ class Revoking(ApiModel):
     """Also all keys that were made with it, with those, and so on."""
 
 
+class AccessPage(ApiModel):
+    """Records, the last first."""
+
+    records: list[AccessRecord]
+    next: str | None
+    """The cursor of the next page; null on the last."""
+
+
+class AccessQuery(ApiModel):
+    """Which records."""
+
+    principal: Name | None = None
+    outcome: Outcome | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str | None, Field(max_length=2_000)] = None
+
+
 KeyId = Annotated[str, PathParameter(pattern="^[0-9a-f]{24}$")]
 
 
-def keys_router(keys: Keys) -> Router:
-    """Return the routes of keys."""
-    routes = Router("keys", prefix="/keys")
+def keys_router(access: Access, database: Database) -> Router:
+    """Return the routes of keys and of the access log."""
+    routes = Router("keys")
+    keys, cursors = access.keys, Cursors(database, "access_log", UUID)
 
     @routes.post(
-        "",
+        "/keys",
         status_code=201,
         response_model=KeyMade,
         responses={201: {"headers": described_headers("Location")}, **problems(409)},
@@ -88,19 +107,38 @@ def keys_router(keys: Keys) -> Router:
         content = {**_shown(key), "key": text}
         return json_response(content, {"Location": f"/keys/{key.id}"}, HTTPStatus.CREATED)
 
-    @routes.get("", response_model=KeysAnswer, responses=problems(422))
+    @routes.get("/keys", response_model=KeysAnswer, responses=problems(422))
     async def list_keys() -> JsonObject:
         """List all keys, expired and revoked ones included."""
         found, unreadable = await keys.all_apart()
         return {"keys": [_shown(key) for key in found], **named(unreadable)}
 
-    @routes.delete("/{key_id}", status_code=204, responses=problems(404))
+    @routes.delete("/keys/{key_id}", status_code=204, responses=problems(404))
     async def revoke_key(key_id: KeyId, asked: InQuery[Revoking]) -> None:
         """Revoke a key. Every process refuses it within five seconds."""
         if asked.with_made:
             await keys.revoke_with_made(key_id)
         else:
             await keys.revoke(key_id)
+
+    @routes.get(
+        "/access_log",
+        response_model=AccessPage,
+        responses={200: {"headers": described_headers("Link")}},
+    )
+    async def show_access_log(request: Request, asked: InQuery[AccessQuery]) -> Response:
+        """List recorded accesses, the last first.
+
+        `granted`: uses of the routes whose uses are put on record. `denied`: the caller's role or
+        scope does not allow it. `unseen`: a ticket that the caller may not see. `unknown`: without
+        a key or token, or with one that is not valid. Of refused ones at most five a second are
+        recorded for one principal, or one address.
+        """
+        before = await cursors.read(asked.cursor)
+        page, last = await access.log.page(asked.principal, asked.outcome, before, asked.limit)
+        following = None if last is None else await cursors.write(last)
+        content = {"records": page, "next": following}
+        return json_response(content, next_link(request, cursor=following))
 
     return routes
 
@@ -124,72 +162,3 @@ def sign_in_router(links: SignInLinks) -> Router:
 
 def _shown(key: Key) -> JsonObject:
     return fields_of(KeyAnswer, key, scopes=sorted(key.scopes))
-
-
-class Known(ApiModel):
-    """Who it was."""
-
-    id: str
-    role: PrincipalRole | str
-    """Another version may know others."""
-    key: str | None
-    """Null: by a token."""
-
-
-class AccessRecord(ApiModel):
-    """An access that was granted or refused."""
-
-    id: UUID
-    at: datetime
-    outcome: Outcome | str
-    """Another version may know others."""
-    principal: Known | None
-    method: str
-    route: str | None
-    path: str
-    address: str | None
-    correlation_id: str | None
-
-
-class AccessPage(ApiModel):
-    """Records, the last first."""
-
-    records: list[AccessRecord]
-    next: str | None
-    """The cursor of the next page; null on the last."""
-
-
-class AccessQuery(ApiModel):
-    """Which records."""
-
-    principal: Name | None = None
-    outcome: Outcome | None = None
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Annotated[str | None, Field(max_length=2_000)] = None
-
-
-def access_log_router(log: AccessLog, database: Database) -> Router:
-    """Return the route of the access log."""
-    routes = Router("keys")
-    cursors = Cursors(database, "access_log", UUID)
-
-    @routes.get(
-        "/access_log",
-        response_model=AccessPage,
-        responses={200: {"headers": described_headers("Link")}},
-    )
-    async def show_access_log(request: Request, asked: InQuery[AccessQuery]) -> Response:
-        """List recorded accesses, the last first.
-
-        `granted`: uses of the routes whose uses are put on record. `denied`: the caller's role or
-        scope does not allow it. `unseen`: a ticket that the caller may not see. `unknown`: without
-        a key or token, or with one that is not valid. Of refused ones at most five a second are
-        recorded for one principal, or one address.
-        """
-        before = await cursors.read(asked.cursor)
-        page, last = await log.page(asked.principal, asked.outcome, before, asked.limit)
-        following = None if last is None else await cursors.write(last)
-        content = {"records": page, "next": following}
-        return json_response(content, next_link(request, cursor=following))
-
-    return routes

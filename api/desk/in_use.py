@@ -178,43 +178,39 @@ def to_be_changed(desk: Desk) -> Filter | None:
     )
 
 
-class InUse:
-    """Says what tickets use of a desk."""
+async def check(views: ReadModels, former: Desk, new: Desk) -> None:
+    """Raise DeskInUse if tickets use what a set-up takes away and does not say it of.
 
-    def __init__(self, views: ReadModels) -> None:
-        self._views = views
+    Raises DeskUseUnknown, StoreUnavailable.
+    """
+    removed = _Removed.of(former, new)
+    if (asked := removed.filter()) is None:
+        return
+    if former.groups or former.fields:  # else nothing is taken away that anybody counts on
+        await _require_current(views)
+    found: dict[Use, list[UUID]] = defaultdict(list)
+    documents = await views.ask(partial(_find, asked))
+    for document in documents:
+        for use in removed.used_by(document):
+            found[use].append(uuid_of(document))
+    if found:
+        raise DeskInUse(found, all_told=len(documents) < _MOST_FOUND)
 
-    async def check(self, former: Desk, new: Desk) -> None:
-        """Raise DeskInUse if tickets use what a set-up takes away and does not say it of.
 
-        Raises DeskUseUnknown, StoreUnavailable.
-        """
-        removed = _Removed.of(former, new)
-        if (asked := removed.filter()) is None:
+async def _require_current(views: ReadModels) -> None:
+    """Wait a moment until the views are current. Raises DeskUseUnknown."""
+    for _ in range(_LOOKS):
+        age = health.age_seconds(await views.ask(lambda shown: Checkpoints(shown).read()))
+        if age is not None and age < _FRESH_SECONDS:
             return
-        if former.groups or former.fields:  # else nothing is taken away that anybody counts on
-            await self._require_current()
-        found: dict[Use, list[UUID]] = defaultdict(list)
-        documents = await self._views.ask(partial(_find, asked))
-        for document in documents:
-            for use in removed.used_by(document):
-                found[use].append(uuid_of(document))
-        if found:
-            raise DeskInUse(found, all_told=len(documents) < _MOST_FOUND)
+        await asyncio.sleep(_LOOK_SECONDS)
+    raise DeskUseUnknown
 
-    async def _require_current(self) -> None:
-        """Wait a moment until the views are current. Raises DeskUseUnknown."""
-        for _ in range(_LOOKS):
-            age = health.age_seconds(await self._views.ask(lambda shown: Checkpoints(shown).read()))
-            if age is not None and age < _FRESH_SECONDS:
-                return
-            await asyncio.sleep(_LOOK_SECONDS)
-        raise DeskUseUnknown
 
-    async def left(self, desk: Desk) -> int:
-        """Return how many tickets use what the desk has retired: they are being changed."""
-        asked = to_be_changed(desk)
-        return 0 if asked is None else len(await self._views.ask(partial(_find, asked)))
+async def left(views: ReadModels, desk: Desk) -> int:
+    """Return how many tickets use what the desk has retired: they are being changed."""
+    asked = to_be_changed(desk)
+    return 0 if asked is None else len(await views.ask(partial(_find, asked)))
 
 
 async def _find(asked: Filter, shown: Database) -> list[JsonObject]:

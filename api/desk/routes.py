@@ -1,19 +1,21 @@
 """The routes of the desk's set-up."""
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 from fastapi import Response
 from pydantic import Field
 
 from api.commands.routes import IfMatch, expected_version
-from api.desk.in_use import InUse
+from api.desk import in_use
 from api.desk.store import Desks, SetUp
 from api.http.answers import described_headers
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problems
 from api.http.routing import InQuery, Router
 from api.model import ApiModel
+from api.queries.watermark import ReadModels
 from domain.actors import Actor
 from domain.desk import Desk
 
@@ -43,7 +45,7 @@ class DeskAnswer(ApiModel):
 _ETAG: dict[str, object] = {"headers": described_headers("ETag")}
 
 
-def router(desks: Desks, in_use: InUse) -> Router:
+def router(desks: Desks, views: ReadModels) -> Router:
     """Make the routes of the set-up."""
     routes = Router("desk")
 
@@ -51,7 +53,7 @@ def router(desks: Desks, in_use: InUse) -> Router:
     async def show_desk(asked: InQuery[DeskQuery]) -> Response:
         """Show how the desk is set up, or was: groups, custom fields, SLA policies."""
         set_up = await desks.read(asked.version)
-        return _answer(set_up, await in_use.left(set_up.desk) if asked.count else None)
+        return _answer(set_up, await in_use.left(views, set_up.desk) if asked.count else None)
 
     @routes.put("/desk", response_model=DeskAnswer, responses={200: _ETAG, **problems(409, 412)})
     async def set_up_desk(desk: Desk, who: CurrentPrincipal, if_match: IfMatch = None) -> Response:
@@ -70,8 +72,8 @@ def router(desks: Desks, in_use: InUse) -> Router:
         When `time_zone` or `other_time_zones` change, the views are built anew by themselves, and
         dashboards count by the former zones until then.
         """
-        expected = expected_version(if_match)
-        return _answer(await desks.replace(desk, who.actor, expected, in_use.check))
+        expected, check = expected_version(if_match), partial(in_use.check, views)
+        return _answer(await desks.replace(desk, who.actor, expected, check))
 
     return routes
 

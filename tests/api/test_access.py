@@ -284,7 +284,7 @@ async def test_a_first_key_that_cannot_be_kept_is_not_made(database, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         await Keys(database).make_first(tmp_path / "file" / "admin-key")
-    assert await Keys(database).all() == []
+    assert (await Keys(database).all_apart())[0] == []
     assert await Keys(database).make_first(tmp_path / "admin-key") is not None
 
 
@@ -305,7 +305,7 @@ async def test_a_first_key_that_cannot_be_kept_is_not_made(database, tmp_path):
 )
 async def test_keys_that_make_no_sense_are_not_made(refusing, shared_database, asked, code):
     is_problem(await refusing.post("/keys", json=asked, headers=ADMIN), 422, code)
-    assert await Keys(shared_database).all() == []
+    assert (await Keys(shared_database).all_apart())[0] == []
 
 
 def test_a_key_in_a_file_is_its_owners_alone(tmp_path):

@@ -150,7 +150,7 @@ async def test_a_key_revoked_a_moment_ago_makes_no_other(client, database):
     revoked = await Keys(database).revoke_with_made(root.id)  # by another process
     assert len(revoked) == 2
     assert (await made(client, bearer(text), 401))["code"] == "unauthenticated"
-    assert all(key.revoked_at is not None for key in await Keys(database).all())
+    assert all(key.revoked_at is not None for key in (await Keys(database).all_apart())[0])
 
 
 async def test_keys_of_before_makers_were_kept_are_read_and_revoked(client, database):

@@ -28,7 +28,7 @@ from api.queries.history import past
 from api.queries.history.past import Changes
 from api.queries.representations import UNREADABLE, TicketDetail, Tickets, present_event
 from api.queries.visibility import Shown, Visibility, VisibilityPolicy
-from domain.actors import Role
+from domain.actors import Actor
 from domain.errors import TicketNotFound, Unacceptable
 from domain.values import ERASED, REDACTED, JsonObject, Moment
 from eventstore.event_document import EventDocument, chain_is_whole
@@ -80,13 +80,6 @@ class DiffQuery(ApiModel):
     """As it is, unless given."""
 
 
-class EventActor(ApiModel):
-    """Who did it."""
-
-    id: str
-    role: Role
-
-
 class EventCommand(ApiModel):
     """The command an event came of: its idempotency key, or the id it was given."""
 
@@ -127,7 +120,7 @@ class TimelineEvent(ApiModel):
     """When it happened."""
     recorded_at: datetime
     """When the log accepted it."""
-    actor: EventActor
+    actor: Actor
     command: EventCommand | None
     """Null for requesters."""
     correlation_id: str | None
