@@ -46,7 +46,7 @@ from domain.tickets.command import (
 from domain.tickets.conversation import Reply
 from domain.tickets.opening import OpenTicket
 from domain.tickets.relations import LinkTicket, MergeTicket, UnlinkTicket
-from domain.tickets.ticket import Relation, Ticket
+from domain.tickets.ticket import Ticket
 from domain.values import ERASED, REDACTED, one_spelling
 from eventstore import failures
 from eventstore.event_document import CommandRef, Envelope, Metadata, fingerprint
@@ -165,13 +165,6 @@ class DeskSource(Protocol):
     async def current(self, *, sure: bool = False) -> Desk: ...
 
 
-class EmptyDesk:
-    """Knows of no set-up."""
-
-    async def current(self, *, sure: bool = False) -> Desk:  # noqa: ARG002
-        return EMPTY_DESK
-
-
 def new_ticket_id(actor: Actor, key: str | None) -> UUID:
     """Return the id for a ticket to open: from the key, so that a repeat means the same ticket."""
     return uuid7() if key is None else uuid5(_TICKETS, f"{actor.id}\n{key}")
@@ -233,7 +226,7 @@ class Handler:
         """Without `desks`, the desk is an empty one. `most`: what a ticket may hold."""
         self._store = store
         self._most = most
-        self._desks = desks or EmptyDesk()
+        self._desks = desks
         self._cache = TicketCache(store)
         store.vault.news.on_news(self._cache)
         self._under_way = 0
@@ -415,15 +408,19 @@ class Handler:
             wanted = command.other_ticket(stream.ticket)
         if wanted not in (ticket_id, None if other is None else other.ticket_id):
             raise _OtherTicket(wanted)
+        chain, start = command.chain(), None if other is None else other.ticket
+        closes_ring = False
+        if chain is not None and start is not None:
+            closes_ring = await leads_to(ticket_id, start, chain, self._ticket)
         needs_number = command.needs_number(stream.ticket, second)
         return Context(
             now=occurred_at,
             actor=Actor(one_spelling(actor.id), actor.role),
             ticket_id=ticket_id,
-            desk=await self._desks.current(sure=sure),
+            desk=EMPTY_DESK if self._desks is None else await self._desks.current(sure=sure),
             other=second,
             other_id=None if other is None else other.ticket_id,
-            closes_ring=await self._leads_back(command.chain(), other, ticket_id),
+            closes_ring=closes_ring,
             merged=await self._merged(command, stream.ticket),
             other_merged=await self._merged(command, second),
             follow_up_id=follow_up_id,
@@ -486,14 +483,6 @@ class Handler:
                 if ended is None and not found.continuations():
                     ended = way
         return ended
-
-    async def _leads_back(
-        self, relation: Relation | None, other: Stream | None, ticket_id: UUID
-    ) -> bool:
-        """Return whether links of a kind lead from the other ticket to this one."""
-        if relation is None or other is None or other.ticket is None:
-            return False
-        return await leads_to(ticket_id, other.ticket, relation, self._ticket)
 
     async def _merged(self, command: Command, ticket: Ticket | None) -> frozenset[UUID]:
         """Return all tickets that were merged into one, and into those, for who asks for that."""

@@ -41,20 +41,6 @@ class TooManyStreams(CasebookError):
         super().__init__("too_many_streams", "too many streams are open; try again later")
 
 
-class Stopped(CasebookError):
-    """The server ends before a feed does."""
-
-    def __init__(self) -> None:
-        super().__init__("stopped", "the server has stopped; go on from the last cursor")
-
-
-class FeedFailed(CasebookError):
-    """A feed has come to an error that nobody foresaw, which is logged."""
-
-    def __init__(self) -> None:
-        super().__init__("feed_failed", "the server failed; go on from the last cursor")
-
-
 class Feeds:
     """The exports and streams of one log."""
 
@@ -148,10 +134,14 @@ class Feeds:
             # However it has ended; it may have been cancelled before it began.
             error = None if filling.cancelled() else filling.exception()
             if filling.cancelled() and self._has_ended:  # else the client has left
-                error = Stopped()
+                error = CasebookError(
+                    "stopped", "the server has stopped; go on from the last cursor"
+                )
             if error is not None and not isinstance(error, CasebookError):
                 _log.error("a feed has failed", exc_info=error)
-                error = FeedFailed()
+                error = CasebookError(
+                    "feed_failed", "the server failed; go on from the last cursor"
+                )
             last = b""
             if error is not None:
                 _log.info("a feed ends: %s", error.detail)

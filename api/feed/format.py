@@ -8,6 +8,7 @@ import orjson
 
 from api.cursors import Cursors
 from api.queries.representations import present_event
+from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
@@ -46,7 +47,7 @@ class Writer:
 
     async def cursor_line(self, position: Position) -> bytes:
         """Write a line with a cursor."""
-        return orjson.dumps({"cursor": await self.cursor(position)}) + b"\n"
+        return json_line({"cursor": await self.cursor(position)})
 
     async def line(self, event: EventDocument) -> bytes:
         """Write a stored event as a line, opened. Raises StoreUnavailable."""
@@ -69,9 +70,8 @@ class Writer:
 
 
 def event_line(stored: EventDocument, event: EventDocument) -> bytes:
-    """Write an event, as it is stored and opened; what is no JSON is shown as text."""
-    shown = present_event(stored, event)
-    return orjson.dumps(shown, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    """Write an event, as it is stored and opened."""
+    return json_line(present_event(stored, event))
 
 
 def _block(**fields: str | int | None) -> bytes:
@@ -82,4 +82,9 @@ def _block(**fields: str | int | None) -> bytes:
 
 def error_line(code: str, detail: str) -> bytes:
     """Write that an export is not all there is, and why."""
-    return orjson.dumps({"error": {"code": code, "detail": detail}}) + b"\n"
+    return json_line({"error": {"code": code, "detail": detail}})
+
+
+def json_line(content: JsonObject) -> bytes:
+    """Write a line of JSON; what is no JSON is shown as text."""
+    return orjson.dumps(content, default=str, option=orjson.OPT_APPEND_NEWLINE)

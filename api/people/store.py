@@ -10,12 +10,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from uuid import UUID
 
-import orjson
-
 from api.access import keys
 from api.access.access_log import AccessLog
 from api.access.principals import Principal
-from api.feed.format import error_line, event_line
+from api.feed.format import error_line, event_line, json_line
 from api.people.erasure import ErasureWorker, named_tickets
 from api.webhooks.store import Webhooks
 from domain import people
@@ -153,7 +151,7 @@ class Persons:
         self, person: Person, name: str, same: set[UUID], ids: list[UUID]
     ) -> AsyncIterator[bytes]:
         spellings = sorted({name, one_spelling(name)})
-        yield _line({"person": {"id": person.id, "name": name, "known_since": person.made_at}})
+        yield json_line({"person": {"id": person.id, "name": name, "known_since": person.made_at}})
         try:
             for ticket_id in ids:
                 is_theirs = False
@@ -175,16 +173,16 @@ class Persons:
                             yield event_line(stored, event)
             for id_ in same:
                 async for record in AccessLog(self._database).of(id_, name):
-                    yield _line({"access": record})
+                    yield json_line({"access": record})
             of_keys = self._database.collection(keys.COLLECTION)
             for spelled in spellings:
                 async for key in of_keys.find({"principal": spelled}, {"hash": 0}):
-                    yield _line({"api_key": key})
+                    yield json_line({"api_key": key})
                 for view in await SavedViews(self._database).names_asking_for(spelled):
-                    yield _line({"saved_view": view})
+                    yield json_line({"saved_view": view})
                 for hook in await Webhooks(self._database).ids_asking_for(spelled):
-                    yield _line({"webhook": hook})
-            yield _line({"end": {"tickets": len(ids)}})
+                    yield json_line({"webhook": hook})
+            yield json_line({"end": {"tickets": len(ids)}})
         except (DriverError, CasebookError) as error:
             code = error.code if isinstance(error, CasebookError) else "store_unavailable"
             yield error_line(code, "this is not all there is; ask again")
@@ -207,7 +205,3 @@ def _shown(step: Step) -> JsonObject:
     data = asdict(step.event)
     data.pop("known_by", None)
     return {"step": type(step.event).__name__, "at": step.at, "by": step.by, "data": data}
-
-
-def _line(content: JsonObject) -> bytes:
-    return orjson.dumps(content, default=str, option=orjson.OPT_APPEND_NEWLINE)

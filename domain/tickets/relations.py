@@ -46,18 +46,17 @@ SET_BY_PEOPLE = get_args(UnlinkRelation)
 IN_CHAINS: tuple[Relation, ...] = ("blocks", "duplicates", "parent")
 """Kinds of links that must not lead from a ticket back to itself."""
 
-OPPOSITE: Mapping[Relation, Relation] = {
+_PAIRS: Mapping[Relation, Relation] = {
     "blocks": "blocked_by",
-    "blocked_by": "blocks",
     "duplicates": "duplicated_by",
-    "duplicated_by": "duplicates",
     "relates": "relates",
     "parent": "child",
-    "child": "parent",
     "follows_up": "followed_up_by",
-    "followed_up_by": "follows_up",
     "merged_into": "merged_from",
-    "merged_from": "merged_into",
+}
+OPPOSITE: Mapping[Relation, Relation] = {
+    **_PAIRS,
+    **{there: here for here, there in _PAIRS.items()},
 }
 """What stands on the other ticket's form."""
 
