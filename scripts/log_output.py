@@ -4,16 +4,29 @@ import logging
 import re
 import sys
 from contextlib import suppress
-from io import StringIO
-from typing import TextIO
 
 import structlog
-from structlog.typing import EventDict, ExcInfo, Processor
+from structlog.typing import Processor
 
 from api.settings import Settings, SettingsError
 
 _REPLY = re.compile(r", full error: \{.*\}")
 """What a driver adds to its errors: the database's whole reply, signature and all."""
+_REPLY_IN_JSON = re.compile(r', full error: \{(?:[^"\\]|\\.)*\}')
+"""The same inside a string of JSON, which ends with the first quote that is not escaped."""
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Leaves out the database's replies."""
+
+    reply = _REPLY_IN_JSON
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self.reply.sub("", super().format(record))
+
+
+class _TextFormatter(_Formatter):
+    reply = _REPLY
 
 
 def log_to_stderr() -> None:
@@ -32,12 +45,13 @@ def log_to_stderr() -> None:
     exceptions = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     rendering: list[Processor] = [
         structlog.processors.ExceptionRenderer(exceptions),
-        _without_replies,
         structlog.processors.JSONRenderer(),
     ]
     if as_text:
         rendering = [
-            structlog.dev.ConsoleRenderer(pad_event_to=0, exception_formatter=_plain_traceback)
+            structlog.dev.ConsoleRenderer(
+                pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+            )
         ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -46,9 +60,8 @@ def log_to_stderr() -> None:
         cache_logger_on_first_use=True,
     )
     meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared, processors=[meta, *rendering]
-    )
+    kind = _TextFormatter if as_text else _Formatter
+    formatter = kind(foreign_pre_chain=shared, processors=[meta, *rendering])
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -56,25 +69,3 @@ def log_to_stderr() -> None:
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
     for chatty in ("pymongo", "httpx", "httpcore"):  # they would log webhooks' addresses
         logging.getLogger(chatty).setLevel(logging.WARNING)
-
-
-def _plain_traceback(out: TextIO, error: ExcInfo) -> None:
-    text = StringIO()
-    structlog.dev.plain_traceback(text, error)
-    out.write(_REPLY.sub("", text.getvalue()))
-
-
-def _without_replies(_logger: object, _name: str, event: EventDict) -> EventDict:
-    return {key: _without_reply(value) for key, value in event.items()}
-
-
-def _without_reply(value: object) -> object:
-    match value:
-        case str():
-            return _REPLY.sub("", value)
-        case dict():
-            return {key: _without_reply(each) for key, each in value.items()}
-        case list():
-            return [_without_reply(each) for each in value]
-        case _:
-            return value
