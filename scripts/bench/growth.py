@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import cycle, islice, repeat
-from typing import NamedTuple, Self, cast
+from typing import cast
 from uuid import UUID
 
 import orjson
@@ -31,7 +31,7 @@ from scripts.bench.made_up_views import GROUPS, copies, made_up_lives, write_vie
 from scripts.bench.measuring import Options, answered_in, in_turns, milliseconds, prepared
 from scripts.testbed.load import Connection, request
 from scripts.testbed.promises import HEADERS, accepted, callers, until
-from scripts.testbed.services import NOTE, OPEN, service
+from scripts.testbed.services import NOTE, open_tickets, service
 from scripts.testbed.wire import database_at
 
 _TICKETS = 10_000  # where their number is not what grows
@@ -44,48 +44,43 @@ At = Callable[[str, int], AbstractAsyncContextManager[Stretch]]
 """Makes a database at a URL that is as large as a size says."""
 
 
-class _Growing(NamedTuple):
-    """What grows, in which sizes, and what is measured then."""
-
-    what: str
-    sizes: Sequence[int]
-    at: At
-
-
 async def measure(url: str, options: Options) -> list[Table]:
     """Measure each thing that grows."""
     events, tickets = options.events, options.tickets
-    everything = (
-        _Growing("tickets", (tickets // 100, tickets // 10, tickets), _tickets),
-        _Growing("groups", (10, 100, 1_000), _groups),
+    grow = partial(_grow, url, options.rounds * _EACH_TIME)
+    return [
+        await grow("tickets", (tickets // 100, tickets // 10, tickets), _tickets),
+        await grow("groups", (10, 100, 1_000), _groups),
         # It grows while it is measured, and may have 10,000 at most.
-        _Growing("events of the ticket", (10, 500, 5_000), _long_ticket),
-        _Growing("events of the log", (events // 100, events // 10, events), _log),
-        _Growing("connections", (1, 16, 128), partial(_connections, options.seconds / _EACH_TIME)),
-        _Growing("clients of the stream", (1, 10, LIMITS.streams), _streams),
-        _Growing("saved views", (1, 10, 100), _saved_views),
-    )
-    return [await _grow(url, each, options.rounds * _EACH_TIME) for each in everything]
+        await grow("events of the ticket", (10, 500, 5_000), _long_ticket),
+        await grow("events of the log", (events // 100, events // 10, events), _log),
+        await grow(
+            "connections", (1, 16, 128), partial(_connections, options.seconds / _EACH_TIME)
+        ),
+        await grow("clients of the stream", (1, 10, LIMITS.streams), _streams),
+        await grow("saved views", (1, 10, 100), _saved_views),
+    ]
 
 
-async def _grow(url: str, growing: _Growing, stretches: int) -> Table:
+async def _grow(url: str, stretches: int, what: str, sizes: Sequence[int], at: At) -> Table:
+    """Measure what grows, in sizes of which the first is the least."""
     async with AsyncExitStack() as stack:
         ways: dict[int, Stretch] = {}
-        for size in growing.sizes:
-            own = database_at(url, f"bench_{growing.what.replace(' ', '_')}_{size}")
-            ways[size] = await stack.enter_async_context(growing.at(own, size))
-        found = await in_turns(ways, stretches, growing.what)
+        for size in sizes:
+            own = database_at(url, f"bench_{what.replace(' ', '_')}_{size}")
+            ways[size] = await stack.enter_async_context(at(own, size))
+        found = await in_turns(ways, stretches, what)
+    least, *larger = sizes
     rows: list[list[str]] = []
     bars: dict[str, list[float]] = {}
-    for name in found[growing.sizes[0]][0]:
-        took = {size: [each[name] for each in found[size]] for size in growing.sizes}
-        least = took[growing.sizes[0]]
+    for name in found[least][0]:
+        took = {size: [each[name] for each in found[size]] for size in sizes}
         figures = [median(each, 2) for each in took.values()]
-        rows.append([name, *figures, *(ratio(took[size], least) for size in growing.sizes[1:])])
-        bars |= {f"{name}, {size:,} {growing.what}": each for size, each in took.items()}
-    heads = [f"{size:,}, ms" for size in growing.sizes]
-    heads += [f"{size:,}: of {growing.sizes[0]:,}" for size in growing.sizes[1:]]
-    return Table(f"More {growing.what}", [growing.what, *heads], rows, "ms", bars)
+        rows.append([name, *figures, *(ratio(took[size], took[least]) for size in larger)])
+        bars |= {f"{name}, {size:,} {what}": each for size, each in took.items()}
+    heads = [f"{size:,}, ms" for size in sizes]
+    heads += [f"{size:,}: of {least:,}" for size in larger]
+    return Table(f"More {what}", [what, *heads], rows, "ms", bars)
 
 
 # --- more of what is shown ------------------------------------------------------------------------
@@ -185,7 +180,7 @@ async def _connections(seconds: float, url: str, count: int) -> AsyncIterator[St
 async def _streams(url: str, count: int) -> AsyncIterator[Stretch]:
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(service("group", url))
-        notes = await _Notes.on_new_ticket(port)
+        notes = _Notes(*await open_tickets(port, 1))
         keys: list[PrincipalRole] = ["supervisor"] * math.ceil(count / LIMITS.streams_each)
         each = cycle(await callers(url, *keys))
         readers = []
@@ -215,7 +210,7 @@ async def _streams(url: str, count: int) -> AsyncIterator[Stretch]:
 @asynccontextmanager
 async def _saved_views(url: str, count: int) -> AsyncIterator[Stretch]:
     async with service("projecting", url) as port:
-        notes = await _Notes.on_new_ticket(port)
+        notes = _Notes(*await open_tickets(port, 1))
         async with _connected(port) as connection:
             for n in range(count):
                 view = orjson.dumps({"group": f"group {n}", "priority": "high"})
@@ -247,12 +242,6 @@ class _Notes:
     def __init__(self, ticket: str) -> None:
         self._path = f"/tickets/{ticket}/add_note"
         self.version = 1
-
-    @classmethod
-    async def on_new_ticket(cls, port: int) -> Self:
-        async with Connection(port, HEADERS) as connection:
-            opened = accepted(await connection.post("/tickets", OPEN.model_dump(mode="json")))
-        return cls(str(opened.json()["ticket_id"]))
 
     async def add(self, by: Connection, headers: Mapping[str, str] | None = None) -> float:
         """Add a note; return how many milliseconds its answer took."""

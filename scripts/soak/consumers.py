@@ -63,7 +63,7 @@ async def cut_off(consuming: Consuming, seconds: float) -> None:
 
 
 async def open_tickets(store: EventStore, count: int) -> list[UUID]:
-    """Open so many tickets in an empty log, without a server, and return their ids."""
+    """Open so many tickets, without a server, and return their ids."""
     tickets = [uuid4() for _ in range(count)]
     for ticket in tickets:
         await Handler(store).handle(ticket, Submission(command=OPEN, actor=ACTOR))

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from api.commands.handler import Handler, Submission
 from domain.errors import Refusal
@@ -28,11 +28,12 @@ from eventstore.mongo import embedded
 from eventstore.mongo.driver import Session
 from projections.workers import workers
 from scripts.console import with_progress
+from scripts.soak.consumers import open_tickets
 from scripts.soak.kill import kill_database_of
 from scripts.testbed.child import killed
 from scripts.testbed.judging import streams
 from scripts.testbed.patience import patience
-from scripts.testbed.promises import ACTOR, OPEN, log_at, require
+from scripts.testbed.promises import ACTOR, log_at, require
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ async def opposite_merges(url: str, rounds: int) -> Counter[str]:
         workers(database, 1) as there,
     ):
         for _ in with_progress(range(rounds), "racing", "rounds"):
-            one, other = await _open_two(store)
+            one, other = await open_tickets(store, 2)
             answers: list[str] = []
             await run_all(
                 here.each(merge, [(one, other)], answers.append),
@@ -116,18 +117,11 @@ async def killed_alone(url: str) -> Counter[str]:
     return Counter(killed_alone_and_completed=1, unavailable=unavailable)
 
 
-async def _open_two(store: EventStore) -> Pair:
-    pair = (uuid4(), uuid4())
-    for ticket in pair:
-        await Handler(store).handle(ticket, Submission(command=OPEN, actor=ACTOR))
-    return pair
-
-
 async def _killed_merge(url: str, store: EventStore) -> Pair:
     """Open two tickets, and have a process killed that merges them."""
-    pair = await _open_two(store)
-    await killed(merge_and_die, url, *pair, seconds=_LET_GO_SECONDS)
-    return pair
+    one, other = await open_tickets(store, 2)
+    await killed(merge_and_die, url, one, other, seconds=_LET_GO_SECONDS)
+    return one, other
 
 
 async def _complete(store: EventStore, pair: Pair) -> int:

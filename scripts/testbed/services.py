@@ -161,12 +161,12 @@ async def _two_workers(url: str) -> AsyncIterator[int]:
         yield port
 
 
-async def open_tickets(port: int) -> list[str]:
+async def open_tickets(port: int, count: int = TICKETS) -> list[str]:
     """Open some tickets, each of another requester's; return their ids."""
     opening = OPEN.model_dump(mode="json")
     async with Connection(port, HEADERS) as connection:
         answers = [
             accepted(await connection.post("/tickets", {**opening, "requester": f"customer {n}"}))
-            for n in range(TICKETS)
+            for n in range(count)
         ]
     return [str(answer.json()["ticket_id"]) for answer in answers]
