@@ -28,8 +28,9 @@ from api.access import access_log, keys
 from api.desk import store as desk
 from api.settings import Settings
 from api.webhooks import store as webhooks
-from domain.errors import CasebookError, faults_of
+from domain.errors import faults_of
 from domain.values import JsonObject
+from eventstore.archive import UnreadableArchive
 from eventstore.database import Database
 from eventstore.key_files import KeyUnusable
 from eventstore.log import EventStore
@@ -67,13 +68,6 @@ SIGNING_KEY, LAST = "signing-key.pem", "signing-key.last"
 _SHORTEST_PASSPHRASE = 12
 
 
-class UnreadableBackup(CasebookError):
-    """A folder that no backup wrote, or that was changed since."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__("unreadable_backup", detail)
-
-
 class Manifest(BaseModel, frozen=True):
     """What a backup holds. `files`: SHA-256 of each; `documents`: how many of each collection."""
 
@@ -85,16 +79,16 @@ class Manifest(BaseModel, frozen=True):
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """Raises UnreadableBackup."""
+        """Raises UnreadableArchive."""
         path = folder / MANIFEST
         try:
             manifest = cls.model_validate_json(path.read_bytes())
         except (OSError, ValueError) as error:
             why = faults_of(error) if isinstance(error, ValidationError) else error
-            raise UnreadableBackup(f"cannot read {path}: {why}") from error
+            raise UnreadableArchive(f"cannot read {path}: {why}") from error
         needed = {LOG, OF_PERSONS, *(f"{name}.ndjson" for name in PLAIN)}
         if manifest.format != FORMAT or not manifest.files.keys() >= needed:
-            raise UnreadableBackup(f"{path} has format {manifest.format}; {FORMAT} is known")
+            raise UnreadableArchive(f"{path} has format {manifest.format}; {FORMAT} is known")
         return manifest
 
 

@@ -59,6 +59,14 @@ class Parser(argparse.ArgumentParser):
                 for each in action.choices.values():
                     yield from each.words()
 
+    def flag(self, name: str, about: str) -> None:
+        """Take a word that stands alone."""
+        self.add_argument(name, action="store_true", help=about)
+
+    def file(self, name: str, about: str, metavar: str = "FILE") -> None:
+        """Take an option that names a file."""
+        self.add_argument(name, type=Path, metavar=metavar, help=about)
+
     def commands(self) -> "argparse._SubParsersAction[Parser]":
         """Return what adds parsers of commands below this one, of which one must be named."""
         return self.add_subparsers(dest="what", metavar="COMMAND", required=True)
@@ -93,12 +101,7 @@ def _moment(text: str) -> date | datetime:
 
 def _backup(parser: Parser) -> None:
     parser.add_argument("folder", type=Path, help="is made; must not be there")
-    parser.add_argument(
-        "--passphrase-file",
-        type=Path,
-        metavar="FILE",
-        help="seal the keys under its first line, not under the master key",
-    )
+    parser.file("--passphrase-file", "seal the keys under its first line, not under the master key")
 
 
 def _bench(parser: Parser) -> None:
@@ -118,18 +121,14 @@ def _bench(parser: Parser) -> None:
         default=1_000_000,
         help="of the log that is replayed, and of the longest of growth (1000000)",
     )
-    parser.add_argument(
-        "--record",
-        action="store_true",
-        help="put what is found into docs/explanation/performance.md",
-    )
+    parser.flag("--record", "put what is found into docs/explanation/performance.md")
 
 
 def _checkpoint(parser: Parser) -> None:
     parser.add_argument(
         "--restored", metavar="WHY", help="the log was restored: sign that, and why"
     )
-    parser.add_argument("--export", type=Path, metavar="FILE", help="with all heads, to be kept")
+    parser.file("--export", "with all heads, to be kept")
 
 
 def _export(parser: Parser) -> None:
@@ -145,10 +144,8 @@ def _import(parser: Parser) -> None:
         help="the file's encoding, unless it is UTF-8 or says so itself: cp1252 for example; rows "
         "that are not in it are left out",
     )
-    parser.add_argument("--report", type=Path, metavar="FILE", help="list all findings there")
-    parser.add_argument(
-        "--check", type=Path, metavar="EXPECTED", help="compare with a table of expected results"
-    )
+    parser.file("--report", "list all findings there")
+    parser.file("--check", "compare with a table of expected results", "EXPECTED")
 
 
 def _keys(parser: Parser) -> None:
@@ -166,7 +163,7 @@ def _keys(parser: Parser) -> None:
     what.add_parser("list", help="list all keys")
     revoke = what.add_parser("revoke", help="make a key good for nothing")
     revoke.add_argument("id", help="as listed; the part of a key before the last _")
-    revoke.add_argument("--with-made", action="store_true", help="also all that was made with it")
+    revoke.flag("--with-made", "also all that was made with it")
 
 
 def _mongo_users(parser: Parser) -> None:
@@ -174,7 +171,7 @@ def _mongo_users(parser: Parser) -> None:
     what.add_parser("make", help="make roles and users, and print the users' URLs")
     shown = what.add_parser("print", help="print the roles, and do nothing")
     shown.add_argument("name", help="the database's")
-    shown.add_argument("--atlas", action="store_true", help="as commands for Atlas")
+    shown.flag("--atlas", "as commands for Atlas")
     what.add_parser("check", help="try what each user must be refused")
 
 
@@ -213,10 +210,8 @@ def _replay(parser: Parser) -> None:
         choices=("occurred", "recorded"),
         help="with --until: what had happened then (occurred, the default), or was known then",
     )
-    parser.add_argument("--keep-old", action="store_true", help="keep what was shown before")
-    parser.add_argument(
-        "--accept-loss", action="store_true", help="even if events have vanished from the log"
-    )
+    parser.flag("--keep-old", "keep what was shown before")
+    parser.flag("--accept-loss", "even if events have vanished from the log")
     parser.add_argument(
         "--workers",
         type=_between(0, _MOST_WORKERS),
@@ -227,7 +222,7 @@ def _replay(parser: Parser) -> None:
     parser.add_argument(
         "--most", type=int, default=50, metavar="N", help="differences to show (50)"
     )
-    parser.add_argument("--json", action="store_true", help="a JSON document a line, for machines")
+    parser.flag("--json", "a JSON document a line, for machines")
 
 
 def _check_replay(parser: Parser, options: argparse.Namespace) -> None:
@@ -245,15 +240,12 @@ def _restore(parser: Parser) -> None:
         "path", type=Path, nargs="?", metavar="PATH", help="a backup's folder, or a log's file"
     )
     what.add_argument("--by-database-tools", action="store_true", help="it is done already")
-    parser.add_argument(
-        "--erasures",
-        type=Path,
-        metavar="FILE",
-        help="person_events.ndjson of a later backup: who was erased since stays so",
+    parser.file(
+        "--erasures", "person_events.ndjson of a later backup: who was erased since stays so"
     )
     parser.add_argument("--why", help="kept with the signed statement that the log was restored")
-    parser.add_argument("--incomplete", action="store_true", help="whatever is missing")
-    parser.add_argument("--passphrase-file", type=Path, metavar="FILE", help="opens the keys")
+    parser.flag("--incomplete", "whatever is missing")
+    parser.file("--passphrase-file", "opens the keys")
 
 
 def _serve(parser: Parser) -> None:
@@ -270,22 +262,17 @@ def _serve(parser: Parser) -> None:
 def _soak(parser: Parser) -> None:
     parser.add_argument("what", help="as listed above")
     parser.add_argument("--rounds", type=int, help="rounds; commands, requests, events; seconds")
-    parser.add_argument(
-        "--done", type=Path, metavar="FILE", help="of faults: a list of what is done, to go on with"
-    )
+    parser.file("--done", "of faults: a list of what is done, to go on with")
 
 
 def _verify(parser: Parser) -> None:
-    parser.add_argument("--file", type=Path, help="an exported file, instead of the database")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="one kept elsewhere")
-    parser.add_argument("--key", type=Path, metavar="FILE", help="the public key of checkpoints")
-    parser.add_argument(
-        "--unsigned", action="store_true", help="there need be no signed checkpoint"
-    )
-    parser.add_argument(
+    parser.file("--file", "an exported file, instead of the database")
+    parser.file("--checkpoint", "one kept elsewhere")
+    parser.file("--key", "the public key of checkpoints")
+    parser.flag("--unsigned", "there need be no signed checkpoint")
+    parser.flag(
         "--views",
-        action="store_true",
-        help="compare with what the views show, too, as is always done with the embedded database",
+        "compare with what the views show, too, as is always done with the embedded database",
     )
     parser.add_argument(
         "--within",

@@ -7,7 +7,7 @@ from typing import cast
 
 from domain.errors import CasebookError
 from domain.values import JsonObject
-from eventstore.archive import Manifest, from_line, manifest_path
+from eventstore.archive import Manifest, UnreadableArchive, from_line, manifest_path
 from eventstore.database import Database
 from eventstore.key_files import KeyUnusable
 from eventstore.mongo import extended_json
@@ -72,7 +72,7 @@ class Source:
 def read(path: Path, erasures: Path | None = None) -> Source:
     """Read and verify a backup or an exported log. `erasures`: of a later backup.
 
-    Raises UsageError, RestoreRefused, UnreadableBackup, UnreadableArchive, CannotVerify.
+    Raises UsageError, RestoreRefused, UnreadableArchive, CannotVerify.
     """
     if not path.exists():
         raise UsageError(f"cannot read {path}: there is no such file")
@@ -91,7 +91,7 @@ def read(path: Path, erasures: Path | None = None) -> Source:
         try:
             found = backup.sha256_of(file)
         except OSError as error:
-            raise backup.UnreadableBackup(f"cannot read {file}: {error}") from error
+            raise UnreadableArchive(f"cannot read {file}: {error}") from error
         if found != expected:
             raise RestoreRefused(f"{file} was tampered with: its checksum differs")
     of_log = Manifest.read(manifest_path(path / backup.LOG))

@@ -47,17 +47,11 @@ def _words(reading: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _word(action: argparse.Action) -> str:
-    name = str(action.metavar or ("" if action.choices else action.dest.upper()))
-    if action.nargs == 0:
-        name = ""
+    name = "" if action.nargs == 0 else action.metavar or action.dest.upper()
+    if action.choices and not action.metavar:
+        name = "|".join(map(str, action.choices))
     many = " ..." if action.nargs in ("+", "*") else ""
-    return (
-        " ".join(filter(None, [", ".join(action.option_strings), name or _choices(action)])) + many
-    )
-
-
-def _choices(action: argparse.Action) -> str:
-    return "|".join(map(str, action.choices or ()))
+    return " ".join(filter(None, [", ".join(action.option_strings), str(name)])) + many
 
 
 def _about(action: argparse.Action) -> str:
