@@ -22,9 +22,6 @@ _EXACT_SECONDS = 2.0
 class ViewsStuck(CasebookError):
     """The views do not get on: for example because the disk is full."""
 
-    def __init__(self, failure: str) -> None:
-        super().__init__("views_stuck", f"the views do not get on: {failure}")
-
 
 @asynccontextmanager
 async def projecting(database: Database, store: EventStore) -> AsyncIterator[None]:
@@ -61,5 +58,6 @@ async def caught_up(database: Database, store: EventStore, doing: str) -> int:
             state = report.state
             failures = [m.failure for m in state.members.values() if state.is_alive(m.id)]
             if clock() - moved > _FAILING_SECONDS and any(failures):
-                raise ViewsStuck(next(failure for failure in failures if failure))
+                why = next(filter(None, failures))
+                raise ViewsStuck("views_stuck", f"the views do not get on: {why}")
             await asyncio.sleep(_WAIT_SECONDS)

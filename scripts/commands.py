@@ -175,10 +175,6 @@ def _mongo_users(parser: Parser) -> None:
     what.add_parser("check", help="try what each user must be refused")
 
 
-def _nothing(_: Parser) -> None:
-    pass
-
-
 def _persons(parser: Parser) -> None:
     what = parser.commands()
     for name, about in (
@@ -289,7 +285,7 @@ class Command(NamedTuple):
     """A command: its module in `scripts`; its words, and what must be so of them together."""
 
     module: str
-    declare: Callable[[Parser], None] = _nothing
+    declare: Callable[[Parser], None] = lambda _: None
     check: Callable[[Parser, argparse.Namespace], None] | None = None
 
     @property

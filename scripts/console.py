@@ -96,9 +96,7 @@ def run(main: Main, options: argparse.Namespace) -> None:
             code = runner.run(_until_stopped(main, options))
     except KeyboardInterrupt:
         code = _INTERRUPTED
-    except CasebookError as error:
-        fail(error.detail)
-    except PyMongoError as error:
+    except (CasebookError, PyMongoError) as error:
         fail(describe(error))
     except BrokenPipeError:  # nobody reads on what is printed, as with `| head`
         code = _NOT_READ

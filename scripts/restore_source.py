@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.archive import Manifest, UnreadableArchive, from_line, manifest_path
 from eventstore.database import Database
@@ -19,11 +18,8 @@ from scripts.hash_chains import Verification
 from scripts.verify import verify_file
 
 
-class RestoreRefused(CasebookError):
+class RestoreRefused(UsageError):
     """The file or the database is not as it must be: for example a log that is not empty."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__("restore_refused", detail)
 
 
 @dataclass(slots=True)

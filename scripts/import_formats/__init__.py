@@ -13,10 +13,10 @@ from typing import NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from domain.actors import Actor
-from domain.errors import CasebookError
 from domain.tickets.command import Command
 from domain.tickets.lifecycle import ResolveTicket
 from projections.views.tickets import TicketRead
+from scripts.console import UsageError
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Command)
@@ -145,11 +145,8 @@ class BadRow(Exception):
         self.kind = kind
 
 
-class UnreadableLog(CasebookError):
+class UnreadableLog(UsageError):
     """A log that cannot be read at all: not there, no table, or its archive is cut off."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__("unreadable_log", detail)
 
 
 def read_time(text: str, form: str) -> datetime:

@@ -12,18 +12,11 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 """Where it is; None: there is none."""
 
 
-class NoChromium(UsageError):
-    """There is no browser on this machine's path."""
-
-    def __init__(self) -> None:
-        super().__init__("there is no Chromium on the path")
-
-
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """Run it without a window. Raises NoChromium."""
+    """Run it without a window. Raises UsageError if it is not there."""
     if CHROMIUM is None:
-        raise NoChromium
+        raise UsageError("there is no Chromium on the path")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             # In a container it may have neither a sandbox nor much shared memory.

@@ -134,9 +134,13 @@ async def serve(kind: str, url: str, port: str) -> None:
 
 @asynccontextmanager
 async def service(kind: str, url: str) -> AsyncIterator[int]:
-    """Run one of the services in a process of its own; yield its port."""
+    """Run one of the services in processes of its own; yield its port."""
     port = free_port()
-    async with serving(*words_of(serve, kind, url, port), port=port, url=url):
+    words = words_of(serve, kind, url, port)
+    if kind == "two":
+        words = ["scripts.serve", "--workers", "2"]
+    # For the two workers: of the others, one projects if its kind says so.
+    async with serving(*words, port=port, url=url, CASEBOOK_PROJECTING="no"):
         yield port
 
 
@@ -148,17 +152,9 @@ async def services(urls: Mapping[str, str]) -> AsyncIterator[dict[str, int]]:
     async with AsyncExitStack() as stack:
         running: dict[str, int] = {}
         for kind, url in urls.items():
-            own = database_at(url, f"bench_{kind}")
-            server = _two_workers(own) if kind == "two" else service(kind, own)
+            server = service(kind, database_at(url, f"bench_{kind}"))
             running[kind] = await stack.enter_async_context(server)
         yield running
-
-
-@asynccontextmanager
-async def _two_workers(url: str) -> AsyncIterator[int]:
-    port, words = free_port(), ("scripts.serve", "--workers", "2")
-    async with serving(*words, port=port, url=url, CASEBOOK_PROJECTING="no"):
-        yield port
 
 
 async def open_tickets(port: int, count: int = TICKETS) -> list[str]:
