@@ -125,7 +125,8 @@ class Reader(Generic[T]):
         id_ = document.get("_id")
         try:
             if document.get(CRITICAL):
-                raise _Critical  # noqa: TRY301 it is told as any other
+                why = "it has a field that must be known to read it"
+                raise CasebookError("critical", why)  # noqa: TRY301 it is told as any other
             value = self._read(document)
         except Exception as error:
             self._unreadable.note(self._collection, id_, _why(error))
@@ -215,13 +216,6 @@ def _plain(value: object) -> object:
             return value._asdict()
         case _:
             return value
-
-
-class _Critical(CasebookError):
-    """A document names a field that its reader must know, and this version does not."""
-
-    def __init__(self) -> None:
-        super().__init__("critical", "it has a field that must be known to read it")
 
 
 def named(unreadable: Iterable[Document]) -> dict[str, list[str]]:
