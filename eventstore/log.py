@@ -94,11 +94,6 @@ class Change(NamedTuple):
     document: EventDocument
     token: ResumeToken
 
-    @property
-    def envelope(self) -> Envelope:
-        """Read the event. Raises HistoryError if it is none."""
-        return from_document(self.document)
-
 
 class TicketRange(NamedTuple):
     """Tickets from one id up to before another; None: from the first on, or to the last."""

@@ -108,7 +108,7 @@ class LogIdentity:
         self._replaced = asyncio.Event()
         self._at_work = 0
         self._looked_at = self._beaten_at = float("-inf")
-        self._me = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._me = process_id()
 
     @property
     def is_replaced(self) -> bool:
@@ -283,6 +283,11 @@ class LogIdentity:
         with translate_driver_errors():
             found = await self._processes.find().sort("_id", 1).to_list()
         return [(each, abs(self._now() - cast("datetime", each["seen_at"]))) for each in found]
+
+
+def process_id() -> str:
+    """Name this process, and whatever in it is at work: projects, builds, holds a lease."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 
 
 _STORED = strict_decoder(Identity, id_field=None)

@@ -349,7 +349,7 @@ async def listed_along(
     index: Sequence[tuple[str, int]], found: AsyncCursor[JsonObject]
 ) -> list[JsonObject]:
     """Return what a cursor finds along an index, or without it where it has not been made yet."""
-    return await _along(index, partial(_listed, found))
+    return await _along(index, lambda hint=None: found.clone().hint(hint).to_list())
 
 
 async def _along(index: Sequence[tuple[str, int]], ask: Callable[..., Awaitable[T]]) -> T:
@@ -360,12 +360,6 @@ async def _along(index: Sequence[tuple[str, int]], ask: Callable[..., Awaitable[
         if error.code != _NO_SUCH_INDEX:
             raise
         return await ask()
-
-
-async def _listed(
-    found: AsyncCursor[JsonObject], hint: Sequence[tuple[str, int]] | None = None
-) -> list[JsonObject]:
-    return await found.clone().hint(hint).to_list()
 
 
 def with_new(

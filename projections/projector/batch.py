@@ -349,11 +349,9 @@ class BatchWriter:
         added: dict[str, Counter[str]] = {view.field: Counter() for view in self._sums}
         for _, before, after, *_ in changes:
             if after is not None:
-                for name, entries in sums.contributed(after).items():
-                    added[name].update(entries)
+                sums.add(added, sums.contributed(after))
             if before is not None:
-                for name, entries in before.added.items():
-                    added[name].subtract(entries)
+                sums.add(added, before.added, -1)
         for gone in added[SavedViews.field].keys() - {*views}:
             del added[SavedViews.field][gone]
         writes = [_write_of(change, self._reads.full_name) for change in changes]

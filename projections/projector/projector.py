@@ -19,12 +19,10 @@ whichever that is, and has another built where it cannot be kept (`rebuild.py`).
 
 import asyncio
 import logging
-import os
-import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pydantic import ValidationError
 
@@ -35,6 +33,7 @@ from eventstore.database import Database
 from eventstore.failures import HistoryLost
 from eventstore.lease import LEASE_SECONDS
 from eventstore.log import SILENT_SECONDS, EventStore, Recorded
+from eventstore.log_identity import process_id
 from eventstore.mongo.errors import DriverError, describe, is_unavailable
 from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
@@ -77,11 +76,6 @@ class Unusable(CasebookError):
         super().__init__("views_unusable", detail)
 
 
-def member_id() -> str:
-    """Name this process, and whatever in it projects or builds."""
-    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-
-
 class Projector:
     """Keeps its share of one generation of views current for as long as `run` runs."""
 
@@ -112,7 +106,7 @@ class Projector:
         self._views = SavedViews(database)
         self._parked = ParkedTickets(database)
         self._beat_seconds = beat_seconds or lease_seconds / _BEATS_PER_LEASE
-        self.id = self._me = member_id()
+        self.id = self._me = process_id()
         self._mine: dict[int, Partition] = {}
         self._owned = OwnedPartitions(self._me, {})
         self._is_alone = False

@@ -14,7 +14,7 @@ be wrong by more than that, the audit finds a difference in a sum where there is
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import (
     Callable,
     Mapping,
@@ -48,7 +48,6 @@ from projections.replay.comparing import (
     Checked,
     CheckedRange,
     Difference,
-    add,
     by_partition,
     check,
     check_range,
@@ -123,7 +122,7 @@ class Auditor:
         self._asked = Asked(generation, (), (), datetime.max.replace(tzinfo=UTC))
         self._versions: dict[UUID, int] = {}
         self._shown_events: Counter[int] = Counter()
-        self._added: dict[str, Counter[str]] = {}
+        self._added: dict[str, Counter[str]] = defaultdict(Counter)
         self.waiting: Mapping[UUID, int] = {}
         self.tickets = 0
         self.numbers = 0
@@ -198,7 +197,7 @@ class Auditor:
     def _take(self, checked: Checked, events: Counter[int]) -> None:
         self._versions |= checked.versions
         self._shown_events.update(events)
-        add(self._added, checked.added, 1)
+        sums.add(self._added, checked.added)
 
     async def _see_parked(self) -> None:
         parked = ParkedTickets(self._shown)
@@ -259,7 +258,7 @@ class Auditor:
         for until, times in ((seen, -1), (version or 0, 1)):
             read = fold(stream[:until], self._generation.zones)
             if read is not None:
-                add(self._added, contributed(read, self._asked.views), times)
+                sums.add(self._added, contributed(read, self._asked.views), times)
                 self._shown_events[partition_of(ticket_id)] += times * read.version
         self._versions[ticket_id] = version or 0
 

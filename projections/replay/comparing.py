@@ -9,7 +9,7 @@ at what they say: one that is in the middle of its ticket's events, or has been 
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -71,7 +71,7 @@ class Checked:
 
     differences: list[Difference] = field(default_factory=list)
     versions: dict[UUID, int] = field(default_factory=dict)
-    added: dict[str, Counter[str]] = field(default_factory=dict)
+    added: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     behind: dict[UUID, int] = field(default_factory=dict)
 
 
@@ -152,7 +152,7 @@ def _is_as_folded(
         return False
     if document not in found:
         return False
-    add(checked.added, sums.contributed(read), 1)
+    sums.add(checked.added, sums.contributed(read))
     checked.versions[ticket_id] = read.version
     return True
 
@@ -177,7 +177,7 @@ def _compare(
         return
     if read is None:
         raise AssertionError("a fold of events is a ticket")
-    add(checked.added, contributed(read, asked.views), 1)
+    sums.add(checked.added, contributed(read, asked.views))
     checked.versions[ticket_id] = version
     expected = decode_bson(encode_bson(tickets.to_document(read)))
     checked.differences += [
@@ -217,13 +217,6 @@ def by_partition(versions: Mapping[UUID, int]) -> Counter[int]:
 def contributed(read: TicketRead, views: Sequence[SavedView]) -> sums.Contributions:
     in_views = dict.fromkeys(saved_views.counting(views, read), 1)
     return {**sums.contributed(read), SavedViews.field: in_views}
-
-
-def add(total: dict[str, Counter[str]], more: sums.Contributions, times: int) -> None:
-    for name, entries in more.items():
-        counter = total.setdefault(name, Counter())
-        for key, n in entries.items():
-            counter[key] += times * n
 
 
 async def documents_of(views: Database, ids: Iterable[UUID]) -> dict[UUID, Document]:

@@ -43,6 +43,7 @@ from eventstore.background import background
 from eventstore.database import Database
 from eventstore.documents import UnreadableDocument
 from eventstore.log import EventStore
+from eventstore.log_identity import process_id
 from eventstore.mongo.errors import DriverError, describe, is_unavailable
 from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS
@@ -63,7 +64,7 @@ from projections.projector import health
 from projections.projector.checkpoints import Applied, Checkpoints, Fenced
 from projections.projector.parked import ParkedTickets
 from projections.projector.partitions import Partition
-from projections.projector.projector import Projector, member_id
+from projections.projector.projector import Projector
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference
 from projections.replay.scan import Folded, Job, fold_range
@@ -149,7 +150,7 @@ class Rebuild:
         self._progress = Progress("wait")
         self._store = EventStore(database)
         self._generations = Generations(database)
-        self._me = member_id()
+        self._me = process_id()
         self._clock = asyncio.get_running_loop().time
         self._summary = Summary()
         self._phase: tuple[Phase, float] = ("wait", self._clock())
@@ -414,11 +415,13 @@ class Rebuild:
 
     async def _prove(self, generation: Generation) -> None:
         self._begin("prove")
-
-        def progress(done: int, total: int) -> None:
-            self._tell(Progress("prove", done, total))
-
-        auditor = Auditor(self._database, generation, self._workers, progress, _MOST_TOLD)
+        auditor = Auditor(
+            self._database,
+            generation,
+            self._workers,
+            lambda done, total: self._tell(Progress("prove", done, total)),
+            _MOST_TOLD,
+        )
         await auditor.compare()
         if auditor.differences:
             raise NotProved(auditor.differences, auditor.first)

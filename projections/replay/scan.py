@@ -58,8 +58,7 @@ class Folded:
         self.read += more.read
         self.failures += more.failures
         self.gaps += more.gaps
-        for name, entries in more.added.items():
-            self.added[name].update(entries)
+        sums.add(self.added, more.added)
         for number, applied in more.applied.items():
             self.applied[number] = self.applied[number].and_more(*applied)
 
@@ -91,8 +90,7 @@ async def _fold_range(
             folded.failures.append(failure)
         if change is not None and change.after is not None and change.written is not None:
             documents.append(change.written)
-            for name, entries in sums.contributed(change.after).items():
-                folded.added[name].update(entries)
+            sums.add(folded.added, sums.contributed(change.after))
             number = partition_of(ticket_id)
             folded.applied[number] = folded.applied[number].and_more(
                 change.after.version, change.last

@@ -82,16 +82,11 @@ class Counters(SumView):
                 total[metric][label] += n
         return without_zeros(total)
 
-    async def last_day(self) -> date | None:
-        """Return the last day on which anything was counted."""
-        return await self._outermost(max)
+    async def outermost_day(self, of: Callable[[Iterable[str]], str]) -> date | None:
+        """Return the first day on which anything was counted, or the last: `min` or `max` of them.
 
-    async def first_day(self) -> date | None:
-        """Return the first one."""
-        return await self._outermost(min)
-
-    async def _outermost(self, of: Callable[[Iterable[str]], str]) -> date | None:
-        """Look among years, then among that year's months, then among that month's days."""
+        Among years, then among that year's months, then among that month's days.
+        """
         period = ""
         for span in ("year", "month", "day"):
             # Behind all digits and before the marks of other zones.

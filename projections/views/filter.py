@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import get_args
+from operator import ge, lt
+from typing import Generic, TypeVar, get_args
 
 from domain.sla import SlaTarget
 from domain.tickets.ticket import UNSOLVED, Status
@@ -20,6 +21,8 @@ from domain.values import FieldValue, JsonObject, canonical_decimal, one_spellin
 from eventstore.documents import Document
 from projections.views.tickets import field_term
 from projections.views.words import QueryTerm, query_terms
+
+Bound = TypeVar("Bound", datetime, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,45 +47,26 @@ class Is:
 
 
 @dataclass(frozen=True, slots=True)
-class Between:
-    """The field is a time from `low` on and before `high`, where they are given; null is not."""
-
-    field: str
-    low: datetime | None = None
-    high: datetime | None = None
-
-    def matches(self, document: Document) -> bool:
-        return any(
-            isinstance(found, datetime)
-            and (self.low is None or found >= self.low)
-            and (self.high is None or found < self.high)
-            for found in _values(document, self.field)
-        )
-
-    def condition(self) -> JsonObject:
-        bounds = {"$gte": self.low, "$lt": self.high}
-        return {self.field: {op: time for op, time in bounds.items() if time is not None}}
-
-
-@dataclass(frozen=True, slots=True)
-class TextBetween:
-    """The field is a text from `low` on and before `high`, where they are given. Of several texts,
-    each bound holds for one.
+class Between(Generic[Bound]):
+    """The field is a time, or a text, from `low` on and before `high`, of which one at least is
+    given. Of several texts, each bound holds for one.
     """
 
     field: str
-    low: str | None = None
-    high: str | None = None
+    low: Bound | None = None
+    high: Bound | None = None
 
     def matches(self, document: Document) -> bool:
-        texts = [each for each in _values(document, self.field) if isinstance(each, str)]
-        return (self.low is None or any(each >= self.low for each in texts)) and (
-            self.high is None or any(each < self.high for each in texts)
+        values = _values(document, self.field)
+        return all(
+            any(isinstance(found, type(bound)) and holds(found, bound) for found in values)
+            for holds, bound in ((ge, self.low), (lt, self.high))
+            if bound is not None
         )
 
     def condition(self) -> JsonObject:
         bounds = {"$gte": self.low, "$lt": self.high}
-        return {self.field: {op: text for op, text in bounds.items() if text is not None}}
+        return {self.field: {op: bound for op, bound in bounds.items() if bound is not None}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +130,7 @@ class AnyOf:
         return {"$or": [each.condition() for each in self.filters]}
 
 
-OfField = Is | Between | TextBetween | BeginsWith | Contains
+OfField = Is | Between[datetime] | Between[str] | BeginsWith | Contains
 Term = OfField | Not | AnyOf
 
 
@@ -322,4 +306,4 @@ def has_day(key: str, op: str, day: str) -> Filter:
     behind = f"{day}~"  # behind it and before the next: days are compared as texts
     low = {">": behind, ">=": day}.get(op)
     high = {"<": day, "<=": behind}.get(op)
-    return all_of(BeginsWith("terms", field_term(key, "")), TextBetween(f"fields.{key}", low, high))
+    return all_of(BeginsWith("terms", field_term(key, "")), Between(f"fields.{key}", low, high))

@@ -91,14 +91,6 @@ class SumView(ABC):
         del path
         return ""
 
-    def summed(self, entries: Entries) -> Mapping[str, Mapping[str, int]]:
-        """Return what is to be kept for all entries there are, by `where` and `path`."""
-        total: dict[str, dict[str, int]] = defaultdict(dict)
-        for where, path, n in self.numbers(entries):
-            paths = total[where]
-            paths[path] = paths.get(path, 0) + n
-        return total
-
     async def prepare(self) -> None:
         """Make the indexes. Safe to repeat."""
         indexes = [Index([(field, 1) for field in fields]) for fields in self.indexes]
@@ -106,9 +98,13 @@ class SumView(ABC):
 
     def writes(self, change: Entries, shard: int) -> list[Write]:
         """Return the writes that add a change of entries to one shard."""
+        total: dict[str, dict[str, int]] = defaultdict(dict)
+        for where, path, n in self.numbers(change):
+            paths = total[where]
+            paths[path] = paths.get(path, 0) + n
         documents: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
-        for where, summed in self.summed(change).items():
-            for path, n in summed.items():
+        for where, paths in total.items():
+            for path, n in paths.items():
                 if n:
                     documents[where, self.part(path)][f"n.{path}" if path else "n"] = n
         return [

@@ -7,6 +7,7 @@ transaction; and at any moment the view is the sum over the documents.
 A new one is a `SumView` that is named here, and a field of `TicketRead`.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from eventstore.database import Database
@@ -34,6 +35,14 @@ def contributed(read: TicketRead) -> Contributions:
         SavedViews.field: dict.fromkeys(read.in_views, 1),
         AgentWeeks.field: read.worked,
     }
+
+
+def add(total: dict[str, Counter[str]], more: Contributions, times: int = 1) -> None:
+    """Add what tickets add, so many times, to a sum of it."""
+    for name, entries in more.items():
+        counter = total[name]
+        for key, n in entries.items():
+            counter[key] = counter.get(key, 0) + times * n
 
 
 def stored(document: Mapping[str, object]) -> tuple[Contributions, str | None]:

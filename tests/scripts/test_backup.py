@@ -465,4 +465,4 @@ async def test_a_restored_webhook_is_told_of_what_comes_from_now_on(database, st
     await open_some(store, 1, versions=2)
     async with store.watch(hook["since"]) as stream:
         change = await until(stream.next)
-    assert change.envelope.version == 1
+    assert change.document["version"] == 1

@@ -111,8 +111,8 @@ def query(asked: Filter, sort: str, along: str | None = None) -> Query:
         direction=-1 if sort.startswith("-") else 1,
         index=indexes.OF_LISTS[narrowest],
         narrow={} if narrow is None else narrow.condition(),
-        low=max((term.low for term in bounds if term.low is not None), default=None),
-        high=min((term.high for term in bounds if term.high is not None), default=None),
+        low=max((term.low for term in bounds if isinstance(term.low, datetime)), default=None),
+        high=min((term.high for term in bounds if isinstance(term.high, datetime)), default=None),
         others=[t.condition() for t in asked.terms if t != narrow and t not in bounds],
         is_along=along is not None,
         projection={name: 0 for name in _NOT_IN_LISTS if name != by},
@@ -122,7 +122,7 @@ def query(asked: Filter, sort: str, along: str | None = None) -> Query:
 async def begin(shown: MongoDatabase, forward: bool) -> datetime:
     """Return a time near which lists begin: the first day of the counters, or the last."""
     counters, now = Counters(shown), shown.clock.now()
-    day = await (counters.first_day() if forward else counters.last_day())
+    day = await counters.outermost_day(min if forward else max)
     if day is None:
         return now
     if forward:
