@@ -103,23 +103,15 @@ class GroupCommit:
                 rest = None
         except DriverError as error:
             rest = translated(error)
-        except Exception:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001
             # One of them cannot even be sent: for example a number that BSON does not hold. Nothing
             # was, so each goes alone, and only the culprit fails.
-            for waiting in group:
-                _settle(waiting, await self._write_alone(waiting.document))
+            for waiting in group if len(group) > 1 else ():
+                await self._write_group([waiting])
+            rest = StoreFailed(f"the event cannot be stored ({type(error).__name__})")
         finally:
             for index, waiting in enumerate(group):
                 _settle(waiting, failures.get(index, rest))
-
-    async def _write_alone(self, document: EventDocument) -> Exception | None:
-        try:
-            await self._collection.insert_one(document)
-        except DriverError as error:
-            return translated(error)
-        except Exception as error:  # noqa: BLE001
-            return StoreFailed(f"the event cannot be stored ({type(error).__name__})")
-        return None
 
 
 def _settle(waiting: _Waiting, failure: Exception | None) -> None:

@@ -15,7 +15,6 @@ from domain.calendars import zones
 from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.database import Database
-from eventstore.lease import LEASE_SECONDS
 from eventstore.log import EventStore
 from projections.desk_zones import desk_zones
 from projections.generations import OF_ANOTHER_LOG, BuildRunning, Generation, Generations, prepare
@@ -35,9 +34,7 @@ _TRY_AGAIN_SECONDS = 60.0
 _VANISHED_SECONDS = 600.0
 
 
-async def project(
-    database: Database, store: EventStore, *, lease_seconds: float = LEASE_SECONDS
-) -> None:
+async def project(database: Database, store: EventStore) -> None:
     """Share in keeping the active generation current until cancelled; then give back what one has.
 
     A failure is logged and tried again.
@@ -48,7 +45,7 @@ async def project(
     async def keep() -> None:
         nonlocal lost
         active = await generations.prepare()  # there are none at first, and after they were dropped
-        reason = await _keep(active, generations, database, store, lease_seconds, lost)
+        reason = await _keep(active, generations, database, store, lost)
         if reason is not None:
             _log.warning("%s: building the views anew", reason)
             lost = active if await _rebuild(database, active) else lost
@@ -67,7 +64,6 @@ async def _keep(
     generations: Generations,
     database: Database,
     store: EventStore,
-    lease_seconds: float,
     lost: Generation | None,
 ) -> str | None:
     """Keep what is shown current until another generation is; or say why that cannot be done."""
@@ -84,9 +80,7 @@ async def _keep(
     views = active.of(database)
     await prepare(views)  # what was dropped by hand is scanned again
     # Once it is known that they cannot be built anew, they are kept as they are.
-    projector = Projector(
-        views, store, zones=active.zones, lease_seconds=lease_seconds, keeps_lost=active == lost
-    )
+    projector = Projector(views, store, zones=active.zones, keeps_lost=active == lost)
     try:
         async with background(projector.run()):
             while await _while_of_desk(generations, database, active):

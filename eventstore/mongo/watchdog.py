@@ -6,7 +6,6 @@ and readiness is judged by that (`/readyz`).
 """
 
 import time
-from types import TracebackType
 from typing import Self
 from weakref import WeakSet
 
@@ -33,12 +32,7 @@ class Watched:
             self._since = time.monotonic()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if is_unavailable(error):
             self._failed_at = time.monotonic()
         else:  # a refusal is an answer; and a cancelled task asks no more

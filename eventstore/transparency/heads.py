@@ -51,9 +51,8 @@ class PackedHeads:
         return place, int.from_bytes(packed[start + 16 : start + 24], "big") if is_there else 0
 
     def leaves(self) -> Iterator[bytes]:
-        """Yield the leaves of the tree."""
-        for start in range(0, len(self._packed), _HEAD_BYTES):
-            yield self._packed[start : start + _HEAD_BYTES]
+        """Return the leaves of the tree."""
+        return self.parts(1)
 
     def items(self) -> Iterator[tuple[UUID, tuple[int, bytes]]]:
         """Yield tickets, in order, with version and hash."""
