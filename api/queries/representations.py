@@ -30,10 +30,10 @@ from domain.tickets.ticket import (
 )
 from domain.values import REDACTED, FieldValue, JsonObject, Priority, TicketNumber
 from eventstore.documents import uuid_of
-from eventstore.event_document import from_document
+from eventstore.event_document import EventDocument, from_document
 from eventstore.log import EventStore
 from eventstore.mongo.request_batcher import RequestBatcher
-from eventstore.reading import Read, read_events
+from eventstore.reading import read_events
 from eventstore.redactions import redacts
 from projections.views import tickets
 from projections.views.tickets import TicketRead
@@ -132,6 +132,10 @@ def readable(document: Mapping[str, object] | None) -> TicketRead | None:
         return None
 
 
+Events = AsyncGenerator[tuple[EventDocument, EventDocument | None], None]
+"""A ticket's events, as they are stored and opened; None in the place of one that is not shown."""
+
+
 class _FoldAnew(Exception):
     """A state holds words that were redacted since."""
 
@@ -217,7 +221,7 @@ class Tickets:
 
 
 async def states(
-    events: AsyncGenerator[Read, None], read: TicketRead | None = None
+    events: Events, read: TicketRead | None = None
 ) -> AsyncGenerator[TicketRead, None]:
     """Yield a ticket after each of its next events, behind a state. Raises HistoryError; _FoldAnew
     if something was redacted since, which may stand in that state.
@@ -225,13 +229,15 @@ async def states(
     has_begun = read is None
     async with aclosing(events):
         async for _, event in events:
+            if event is None:
+                continue
             if not has_begun and redacts(event) is not None:
                 raise _FoldAnew
             read = tickets.evolve(read, from_document(event))
             yield read
 
 
-async def folded(events: AsyncGenerator[Read, None], read: TicketRead | None = None) -> TicketRead:
+async def folded(events: Events, read: TicketRead | None = None) -> TicketRead:
     """Return a ticket after its next events. Raises TicketNotFound if it has none, HistoryError."""
     async for state in states(events, read):
         read = state

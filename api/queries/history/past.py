@@ -20,7 +20,6 @@ from domain.sla import SlaTarget
 from domain.tickets.ticket import Ticket
 from domain.values import JsonObject
 from eventstore.event_document import EventDocument, from_document
-from eventstore.reading import Read
 from projections.views import tickets
 from projections.views.tickets import TicketRead
 
@@ -59,14 +58,7 @@ async def until(events: AsyncGenerator[Shown, None], is_later: IsLater) -> Async
 
 async def as_it_was(events: AsyncGenerator[Shown, None], is_later: IsLater) -> TicketRead:
     """Return what there was of a ticket. Raises TicketNotFound, StoreUnavailable, HistoryError."""
-    return await folded(_shown(until(events, is_later)))
-
-
-async def _shown(events: AsyncGenerator[Shown, None]) -> AsyncGenerator[Read, None]:
-    async with aclosing(events):
-        async for stored, event in events:
-            if event is not None:
-                yield Read(stored, event)
+    return await folded(until(events, is_later))
 
 
 async def at_versions(
@@ -78,7 +70,7 @@ async def at_versions(
     """
     read: TicketRead | None = None
     then: TicketRead | None = None
-    async with aclosing(states(_shown(events))) as found:
+    async with aclosing(states(events)) as found:
         async for state in found:
             read = state
             if read.version == first:
