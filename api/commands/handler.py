@@ -512,7 +512,7 @@ class Handler:
             return None
         type_, _, data, _ = found[0].readable
         words = {name: data[name] for name in CODEC.words.get(type_, ()) if data.get(name)}
-        return Said(type_, is_public(type_, data), words, await self._same_command(found[0]))
+        return Said(is_public(type_, data), words, await self._same_command(found[0]))
 
     async def _same_command(self, event: Envelope) -> tuple[EventPlace, ...]:
         """Return the other events of the command that an event came of, also of the ticket that the

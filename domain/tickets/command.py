@@ -63,7 +63,6 @@ class Said(NamedTuple):
     other events, of this ticket or another, that came of the same command.
     """
 
-    type: str
     is_public: bool
     words: JsonObject
     same_command: tuple[EventPlace, ...] = ()

@@ -264,7 +264,7 @@ def outcome(state, actor, command):
         other_id=other_id,
         follow_up_id=FOLLOW_UP,
         number=7,
-        said=Said("TicketOpened", is_public=True, words={"body": "My card is 4111."}),
+        said=Said(is_public=True, words={"body": "My card is 4111."}),
     )
     try:
         decision = decide(ticket, command, context)
