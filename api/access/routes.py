@@ -15,7 +15,7 @@ from api.access.keys import Key, KeyOrder
 from api.access.scopes import Scope
 from api.access.sign_in_links import SignInLinks
 from api.cursors import Cursors
-from api.http.answers import described_headers, fields_of, json_response, next_link
+from api.http.answers import fields_of, json_response, next_link, with_headers
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problems
 from api.http.routing import InQuery, Router
@@ -93,7 +93,7 @@ def keys_router(access: Access, database: Database) -> Router:
         "/keys",
         status_code=201,
         response_model=KeyMade,
-        responses={201: {"headers": described_headers("Location")}, **problems(409)},
+        responses={201: with_headers("Location"), **problems(409)},
     )
     async def make_key(order: KeyOrder, who: CurrentPrincipal) -> Response:
         """Make a key. It cannot do more, or last longer, than the key or token it is made with.
@@ -124,7 +124,7 @@ def keys_router(access: Access, database: Database) -> Router:
     @routes.get(
         "/access_log",
         response_model=AccessPage,
-        responses={200: {"headers": described_headers("Link")}},
+        responses={200: with_headers("Link")},
     )
     async def show_access_log(request: Request, asked: InQuery[AccessQuery]) -> Response:
         """List recorded accesses, the last first.

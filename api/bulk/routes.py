@@ -20,7 +20,7 @@ from api.access.principals import Unseen
 from api.access.quotas import Quotas
 from api.commands.handler import COMMANDS_AT_ONCE, Handler, Outcome, Submission
 from api.commands.routes import AcceptedEvent, BodyEndpoint, IdempotencyKey, RedactionTold, waited
-from api.http.answers import described_headers, json_response
+from api.http.answers import json_response, with_headers
 from api.http.caller import CurrentPrincipal, asking_of
 from api.http.correlation import CurrentCorrelation
 from api.http.preferences import WAIT_SECONDS, prefer_header
@@ -150,7 +150,7 @@ def router(handler: Handler, views: ReadModels, policy: VisibilityPolicy) -> Rou
                 summary=f"{verb.replace('_', ' ').capitalize()}, many at once",
                 description=f"On up to {MOST_TICKETS} tickets: {getdoc(command)}",
                 response_model=BulkAnswer,
-                responses={200: {"headers": described_headers("Preference-Applied")}},
+                responses={200: with_headers("Preference-Applied")},
             )
     return routes
 

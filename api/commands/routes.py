@@ -24,7 +24,7 @@ from api.commands.handler import (
     Submission,
     new_ticket_id,
 )
-from api.http.answers import described_headers, json_response
+from api.http.answers import json_response, with_headers
 from api.http.caller import CurrentPrincipal
 from api.http.correlation import CurrentCorrelation
 from api.http.preferences import WAIT_SECONDS, prefer_header, return_preference, wait_seconds
@@ -126,7 +126,7 @@ def router(
 ) -> Router:
     """Make the routes of all commands. `now`: the clock that says what is overdue."""
     routes = Router("commands")
-    headers = described_headers("ETag", "Preference-Applied")
+    headers = with_headers("ETag", "Preference-Applied")
 
     @routes.post(
         "/tickets",
@@ -135,10 +135,7 @@ def router(
         description=getdoc(OpenTicket),
         status_code=201,
         response_model=Accepted,
-        responses={
-            201: {"headers": {**headers, **described_headers("Location")}},
-            **problems(409),
-        },
+        responses={201: with_headers("ETag", "Preference-Applied", "Location"), **problems(409)},
     )
     async def open_ticket(
         command: OpenTicket,
@@ -233,8 +230,8 @@ def router(
                 response_model=Accepted,
                 openapi_extra={"x-moves": {at: sorted(to) for at, to in command.moves.items()}},
                 responses={
-                    200: {"headers": headers},
-                    204: {"description": "Done, with `Prefer: return=minimal`", "headers": headers},
+                    200: headers,
+                    204: {"description": "Done, with `Prefer: return=minimal`", **headers},
                     **problems(404, 409, 412),
                 },
             )

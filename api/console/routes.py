@@ -18,11 +18,12 @@ from pydantic import BaseModel
 
 from api.access.rights import CONSOLE
 from api.access.scopes import Scope, SignIn
-from api.http.answers import as_json, json_response
+from api.http.answers import as_json
 from api.http.caller import CurrentPrincipal
 from api.http.routing import Router
 from domain.actors import PrincipalRole
 from domain.errors import NotFound
+from domain.values import JsonObject
 
 _STATIC = Path(__file__).parent / "static"
 _DOCUMENT = "/openapi.json"
@@ -105,10 +106,9 @@ def router(openapi: Callable[[], Mapping[str, object]]) -> Router:
         return sent(name, request)
 
     @routes.get("/me", tags=["access"], response_model=Me)
-    async def me(who: CurrentPrincipal) -> Response:
+    async def me(who: CurrentPrincipal) -> JsonObject:
         """Show whose key or token is used, and what it allows."""
-        shown = {"id": who.id, "role": who.role, "scopes": sorted(who.scopes)}
-        return json_response(shown, {})
+        return {"id": who.id, "role": who.role, "scopes": sorted(who.scopes)}
 
     return routes
 

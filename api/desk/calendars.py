@@ -7,7 +7,7 @@ fold: what it says may change with its release. It is imported when it is first 
 from datetime import date
 from functools import lru_cache
 
-from domain.desk import Desk, PublicHolidays
+from domain.desk import Desk
 from domain.errors import Unacceptable
 
 YEARS = 4
@@ -25,18 +25,13 @@ def with_dates(desk: Desk, former: Desk, version: int, year: int) -> Desk:
     calendars = {}
     for name, calendar in desk.calendars.items():
         kept = former.calendars.get(name)
-        new = calendar.model_copy(
-            update={
-                "public_holidays": _looked_up(calendar.public_holidays, year),
-                "version": version if kept is None else kept.version,
-            }
-        )
+        public = calendar.public_holidays
+        if public is not None:
+            public = public.model_copy(update={"dates": _public_holidays(public.of, year)})
+        was = version if kept is None else kept.version
+        new = calendar.model_copy(update={"public_holidays": public, "version": was})
         calendars[name] = new if new == kept else new.model_copy(update={"version": version})
     return desk.model_copy(update={"calendars": calendars})
-
-
-def _looked_up(wanted: PublicHolidays | None, year: int) -> PublicHolidays | None:
-    return wanted and wanted.model_copy(update={"dates": _public_holidays(wanted.of, year)})
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from pydantic import Field
 from api.commands.routes import IfMatch, expected_version
 from api.desk import in_use
 from api.desk.store import Desks, SetUp
-from api.http.answers import described_headers
+from api.http.answers import with_headers
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problems
 from api.http.routing import InQuery, Router
@@ -42,7 +42,7 @@ class DeskAnswer(ApiModel):
     """
 
 
-_ETAG: dict[str, object] = {"headers": described_headers("ETag")}
+_ETAG: dict[str, object] = with_headers("ETag")
 
 
 def router(desks: Desks, views: ReadModels) -> Router:

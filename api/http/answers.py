@@ -90,7 +90,8 @@ _DESCRIPTIONS = {
 }
 
 
-def described_headers(*names: str, **others: str) -> dict[str, object]:
-    """Describe headers of an answer, for the `responses` of a route: `others` by its own words."""
+def with_headers(*names: str, **others: str) -> dict[str, object]:
+    """Describe an answer by its headers, in the `responses` of a route: `others` in words given."""
     descriptions = {**{name: _DESCRIPTIONS[name] for name in names}, **others}
-    return {n: {"description": d, "schema": {"type": "string"}} for n, d in descriptions.items()}
+    text = {"schema": {"type": "string"}}
+    return {"headers": {name: {"description": d, **text} for name, d in descriptions.items()}}

@@ -17,7 +17,7 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 from structlog.contextvars import get_contextvars
 
-from api.http.answers import described_headers
+from api.http.answers import with_headers
 from api.model import ApiModel
 from domain.desk import SPAN
 from domain.errors import CasebookError, Kind
@@ -171,8 +171,8 @@ def view_responses(*headers: str, **others: str) -> dict[int | str, dict[str, ob
 
     `others`: headers by their own words.
     """
-    described = described_headers("Casebook-Views-Age", "Casebook-Views-As-Of", *headers, **others)
-    return {200: {"headers": described}, **problems(404, 409, 412)}
+    described = with_headers("Casebook-Views-Age", "Casebook-Views-As-Of", *headers, **others)
+    return {200: described, **problems(404, 409, 412)}
 
 
 VIEW_RESPONSES = view_responses()

@@ -12,7 +12,7 @@ from fastapi import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field
 
-from api.http.answers import described_headers, fields_of, json_response
+from api.http.answers import fields_of, json_response, with_headers
 from api.http.problems import problems
 from api.http.routing import Router
 from api.model import ApiModel
@@ -205,11 +205,8 @@ def router(database: Database, store: EventStore, checkpoints: CheckpointMemory)
     """Make the routes over one database. `checkpoints`: the last of the log that was seen."""
     generations = Generations(database)
     is_readable = readability_check(database)
-
-    async def looking(shown: Database) -> Report:
-        return await look(shown, store)
-
-    looked = CachedValue(partial(generations.ask, looking))  # any caller may ask, and it costs
+    # Any caller may ask, and it costs.
+    looked = CachedValue(partial(generations.ask, partial(look, store=store)))
     routes = Router("health")
 
     @routes.get("/healthz", response_model=Alive)
@@ -301,7 +298,7 @@ def router(database: Database, store: EventStore, checkpoints: CheckpointMemory)
         "/projections/repairs",
         status_code=202,
         response_model=RepairAsked,
-        responses={202: {"headers": described_headers("Location")}, **problems(404)},
+        responses={202: with_headers("Location"), **problems(404)},
     )
     async def repair(asked: Repair) -> Response:
         """Fold a ticket again from its first event, whether it is parked or not.

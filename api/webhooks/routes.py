@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from api.cursors import Cursors
 from api.feed.routes import EventType
-from api.http.answers import described_headers, fields_of, json_response, next_link
+from api.http.answers import fields_of, json_response, next_link, with_headers
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problems
 from api.http.routing import InQuery, Router
@@ -210,7 +210,7 @@ def router(database: Database, store: EventStore) -> Router:
         "",
         status_code=201,
         response_model=WebhookMade,
-        responses={201: {"headers": described_headers("Location")}, **problems(409)},
+        responses={201: with_headers("Location"), **problems(409)},
     )
     async def add_webhook(order: WebhookOrder, who: CurrentPrincipal) -> Response:
         """Add a webhook: events are sent to its address as they happen, as signed POSTs.
@@ -279,7 +279,7 @@ def router(database: Database, store: EventStore) -> Router:
     @routes.get(
         "/{webhook_id}/deliveries",
         response_model=DeliveryPage,
-        responses={200: {"headers": described_headers("Link")}, **problems(404, 409)},
+        responses={200: with_headers("Link"), **problems(404, 409)},
     )
     async def list_deliveries(
         request: Request, webhook_id: UUID, asked: InQuery[DeliveryQuery]

@@ -227,7 +227,13 @@ def router(policy: VisibilityPolicy) -> Router:
                 ended, began, before = [await counters.until(end, group) for end in ends]
                 first = ends[1] + timedelta(days=1)
                 covers = zone.covers(first, day)
-                period = {"from": first, "covers": covers, **_period(ended, began, before)}
+                period = {
+                    "from": first,
+                    "covers": covers,
+                    "happened": _happened(_between(began, ended)),
+                    "before": _happened(_between(before, began)),
+                    "backlog_before": began.get("priority", Counter()).total(),
+                }
             return {
                 "date": day,
                 "covers": zone.covers(day, day),
@@ -302,16 +308,8 @@ def _before(day: date, days: int) -> date:
     return date.fromordinal(max(1, day.toordinal() - days))
 
 
-def _period(ended: Figures, began: Figures, before: Figures) -> JsonObject:
-    """Return what happened between three ends of days."""
-    return {
-        "happened": _happened(_between(began, ended)),
-        "before": _happened(_between(before, began)),
-        "backlog_before": began.get("priority", Counter()).total(),
-    }
-
-
 def _between(first: Figures, last: Figures) -> Figures:
+    """Return what happened between the ends of two days."""
     return {metric: last[metric] - first.get(metric, Counter()) for metric in last}
 
 

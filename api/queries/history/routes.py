@@ -15,10 +15,10 @@ from api.http.answers import (
     NOT_MODIFIED,
     IfNoneMatch,
     as_json,
-    described_headers,
     if_changed,
     json_response,
     next_link,
+    with_headers,
 )
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problems
@@ -187,7 +187,7 @@ def router(
         "/tickets/{ticket_id}",
         response_model=TicketDetail,
         responses={
-            200: {"headers": described_headers(ETag="The version shown, in quotes.")},
+            200: with_headers(ETag="The version shown, in quotes."),
             **NOT_MODIFIED,
             **problems(404),
         },
@@ -236,9 +236,7 @@ def router(
         "/tickets/{ticket_id}/timeline",
         response_model=Timeline,
         responses={
-            200: {
-                "headers": described_headers(Link="`rel=next`: what comes next, if there is more.")
-            },
+            200: with_headers(Link="`rel=next`: what comes next, if there is more."),
             **problems(404),
         },
     )

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from fastapi import Response
 from pydantic import Field
 
-from api.http.answers import described_headers, json_response
+from api.http.answers import json_response, with_headers
 from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES, problems
@@ -96,11 +96,11 @@ def router(database: Database, views: ReadModels, policy: VisibilityPolicy) -> R
         "/{name}",
         response_model=SavedViewAnswer,
         responses={
-            200: {"headers": described_headers("Location")},
+            200: with_headers("Location"),
             201: {
                 "model": SavedViewAnswer,
                 "description": "Nothing had the name",
-                "headers": described_headers("Location"),
+                **with_headers("Location"),
             },
             **problems(409),
         },
