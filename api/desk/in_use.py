@@ -89,22 +89,15 @@ class _Removed(NamedTuple):
     @classmethod
     def of(cls, former: Desk, new: Desk) -> "_Removed":
         said, new_said = former.retired, new.retired
+        is_regrouped = bool(new.groups) and new.groups.keys() != former.groups.keys()
         groups = {*new.groups, *said.groups, *new_said.groups}
+        agents = former.agents() - new.agents() - said.agents.keys() - new_said.agents.keys()
+        fields = former.fields.keys() - new.fields - said.fields.keys() - new_said.fields.keys()
         return cls(
-            known=frozenset(groups)
-            if new.groups and new.groups.keys() != former.groups.keys()
-            else None,
+            known=frozenset(groups) if is_regrouped else None,
             empty=frozenset(g for g, m in new.groups.items() if not m and former.groups.get(g)),
-            agents=frozenset(
-                former.agents() - new.agents() - said.agents.keys() - new_said.agents.keys()
-                if new.groups
-                else ()
-            ),
-            fields=frozenset(
-                former.fields.keys() - new.fields - said.fields.keys() - new_said.fields.keys()
-                if new.fields
-                else ()
-            ),
+            agents=frozenset(agents if new.groups else ()),
+            fields=frozenset(fields if new.fields else ()),
             choices={
                 key: gone
                 for key, field in new.fields.items()
