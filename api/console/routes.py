@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from api.access.rights import CONSOLE
 from api.access.scopes import Scope, SignIn
-from api.http.answers import as_json
+from api.http.answers import as_json, if_changed
 from api.http.caller import CurrentPrincipal
 from api.http.routing import Router
 from domain.actors import PrincipalRole
@@ -83,9 +83,7 @@ def router(openapi: Callable[[], Mapping[str, object]]) -> Router:
         found = document() if name == _DOCUMENT else files.get(name)
         if found is None:
             raise NoSuchFile
-        if request.headers.get("if-none-match") == found.headers["ETag"]:
-            return Response(None, 304, found.headers)
-        return Response(found.content, 200, found.headers)
+        return if_changed(found.content, found.headers, request.headers.get("if-none-match"))
 
     @routes.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:

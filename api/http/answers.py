@@ -53,7 +53,9 @@ NOT_MODIFIED: Mapping[int | str, dict[str, object]] = {
 
 
 def if_changed(body: bytes, headers: Mapping[str, str], if_none_match: str | None) -> Response:
-    """Answer with JSON, or 304 without it to a client that has it by its `ETag` in `headers`."""
+    """Answer with JSON, or whatever else `headers` say that it is; or 304 without it to a client
+    that has it by its `ETag` there.
+    """
     if if_none_match is not None and (if_none_match == "*" or headers["ETag"] in if_none_match):
         return Response(None, HTTPStatus.NOT_MODIFIED, headers)
     return Response(body, HTTPStatus.OK, headers, "application/json")
