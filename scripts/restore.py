@@ -63,16 +63,15 @@ async def main(options: argparse.Namespace) -> int:
     source = None if path is None else read(path, options.erasures)
     settings = Settings.from_environment()
     async with database(settings) as db:
-        if source is None:
-            why = options.why or "restored by the database's own tools"
-            await refuse_while_processes_run(db)
-            await db.identity.replace(why)
-            await Generations(db).discredit_former_layout()
-            await send_from_now_on(db, EventStore(db))
-        else:
+        if source is not None:
             why = options.why or _why(source)
             open_keys(source, db, passphrase)
             return await restore(db, source, why, settings, incomplete=options.incomplete)
+        why = options.why or "restored by the database's own tools"
+        await refuse_while_processes_run(db)
+        await db.identity.replace(why)
+        await Generations(db).discredit_former_layout()
+        await send_from_now_on(db, EventStore(db))
         code = await show_that_it_reads(db, incomplete=options.incomplete)
         return max(code, await sign(db, settings, why))
 
@@ -105,8 +104,8 @@ async def restore(
     marks = db.collection(_MARKS)
     mark = await marks.find_one({"_id": source.id})
     done = mark is not None and mark["done"] is True
-    if done and mark is not None and source.key is not None:
-        done = mark.get("keys") is True  # those that were missing are brought in now
+    if mark is not None and source.key is not None and not mark.get("keys"):
+        done = False  # those that were missing are brought in now
     await _refuse_other_content(db, store, source, begun=mark is not None)
     source.missing += await _missing_keys(db, source)
     if source.missing and not incomplete:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from domain.errors import faults_of
 from eventstore.database import Database
-from scripts.hash_chains import CannotVerify, Fault, Head, Verification, canonical
+from scripts.hash_chains import CannotVerify, Fault, Head, Kind, Verification, canonical
 
 _LEAF = struct.Struct(">16sQ32s")
 _SIGNED = {"events", "number", "previous", "root", "taken_at", "tickets"}
@@ -167,16 +167,19 @@ async def expect_database_checkpoints(
             reason = faults_of(error) if isinstance(error, ValidationError) else str(error)
             at = max(signed.digests, default=-1) + 1
             reason = reason or "its signature is not of this content"
-            verification.add(Fault(f"(checkpoint {at})", at, "edited", reason))
+            verification.add(_fault(at, "edited", reason))
             break
     for claim in signed.claims.values():
         verification.expect(claim)
     # The last root stands for all heads. One that was altered before is found in the log itself.
     if signed.latest and root_of(signed.heads()) != signed.latest.root:
-        last = signed.latest.number
         detail = "its heads are not those of its root"
-        verification.add(Fault(f"(checkpoint {last})", last, "edited", detail))
+        verification.add(_fault(signed.latest.number, "edited", detail))
     return signed
+
+
+def _fault(number: int, kind: Kind, detail: str) -> Fault:
+    return Fault(f"(checkpoint {number})", number, kind, detail)
 
 
 async def _heads_of(db: Database, checkpoint: Checkpoint) -> dict[str, Head]:
@@ -200,11 +203,9 @@ def compare_kept(kept: Known, signed: Signed, verification: Verification) -> str
     restore = signed.given_up_by(number)
     if number in signed.digests:
         if signed.digests[number] != kept.digest:
-            detail = "the database has another one"
-            verification.add(Fault(f"(checkpoint {number})", number, "edited", detail))
+            verification.add(_fault(number, "edited", "the database has another one"))
     elif restore is None:
-        detail = "the database has it no more"
-        verification.add(Fault(f"(checkpoint {number})", number, "deleted", detail))
+        verification.add(_fault(number, "deleted", "the database has it no more"))
     else:
         return f"checkpoint {number}, which was kept, was given up by the restore of {restore}"
     return None

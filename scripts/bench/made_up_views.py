@@ -93,15 +93,6 @@ def _life(first: datetime, groups: int, chance: random.Random) -> TicketRead:
 # --- histories of different shapes ----------------------------------------------------------------
 
 
-def _long_ago(chance: random.Random) -> datetime:
-    return datetime(2009, 1, 1, tzinfo=UTC) + _YEAR * chance.random()
-
-
-def _burst(chance: random.Random) -> datetime:
-    """Within a minute, a third at one moment."""
-    return _NOW + timedelta(minutes=1) * max(chance.random() - 1 / 3, 0)
-
-
 def _gaps(chance: random.Random) -> datetime:
     """In bursts of a day; in the first and in the last there is less than a page."""
     [year] = chance.choices((1998, 2006, 2015, 2025), (1, 100, 100, 1))
@@ -119,8 +110,9 @@ def _even(chance: random.Random) -> datetime:
 
 SHAPES: Mapping[str, Callable[[random.Random], datetime]] = {
     "even": _even,
-    "all old": _long_ago,
-    "one burst": _burst,
+    "all old": lambda chance: datetime(2009, 1, 1, tzinfo=UTC) + _YEAR * chance.random(),
+    # Within a minute, a third at one moment.
+    "one burst": lambda chance: _NOW + timedelta(minutes=1) * max(chance.random() - 1 / 3, 0),
     "gaps of years": _gaps,
     "dates ahead": _ahead,
 }

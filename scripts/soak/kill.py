@@ -32,16 +32,17 @@ from scripts.testbed.promises import (
 from scripts.testbed.services import serve
 
 POINTS = ("random", "before append", "after append", "before outcome")
+_CLIENTS = 8
 _TICKETS = 3
 
 
-async def kill_api(url: str, rounds: int, count: int = 8) -> Counter[str]:
+async def kill_api(url: str, rounds: int) -> Counter[str]:
     """Kill the API process in every round, at random or at a named point. Raises PromiseBroken."""
     clients, killed = Clients(), Counter[str]()
     async with connected(url) as database:
         for point in chain(in_turn(POINTS, rounds), [NEVER]):
             # Not before the retries and openings with which a round begins are through.
-            port, nth = free_port(), random.randrange(2 * count + 10, 70)
+            port, nth = free_port(), random.randrange(2 * _CLIENTS + 10, 70)
             async with child(serve_and_die, url, port, point, nth) as api:
                 await ready(port)
                 await let_in(url)
@@ -50,7 +51,7 @@ async def kill_api(url: str, rounds: int, count: int = 8) -> Counter[str]:
                     killed += await clients.judge(port, url)
                     break
                 await clients.retry(port)
-                async with clients.sending(port, count, _TICKETS):
+                async with clients.sending(port, _CLIENTS, _TICKETS):
                     if point == "random":
                         await clients.answered(random.randrange(20, 200))
                         api.kill()
@@ -66,9 +67,7 @@ async def serve_and_die(url: str, port: str, point: str, nth: str) -> None:
     await serve("group", url, port)
 
 
-async def kill_database(
-    _: str, rounds: int, count: int = 8, check: Check = audited
-) -> Counter[str]:
+async def kill_database(_: str, rounds: int, check: Check = audited) -> Counter[str]:
     """Kill the embedded database under load, while the API lives and projects.
 
     Raises PromiseBroken.
@@ -76,7 +75,7 @@ async def kill_database(
     clients, killed = Clients(), 0
     async with embedded_server() as (port, _api, folder):
         for _round in with_progress(range(rounds), "killing", "rounds"):
-            async with clients.sending(port, count, _TICKETS):
+            async with clients.sending(port, _CLIENTS, _TICKETS):
                 await clients.answered(random.randrange(60, 200))
                 killed += kill_database_of(folder)
                 await asyncio.sleep(random.uniform(0.0, 0.5))

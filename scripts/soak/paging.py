@@ -10,15 +10,13 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
-from pydantic import BaseModel
-
 from domain.values import JsonObject
 from eventstore.background import background
 from eventstore.mongo.driver import Collection
 from projections.generations import Generations
 from projections.views import tickets
 from scripts.console import counting
-from scripts.testbed.load import Connection
+from scripts.testbed.load import Connection, Page
 from scripts.testbed.promises import HEADERS, accepted, connected, require
 from scripts.testbed.services import service
 
@@ -26,15 +24,6 @@ _BASE = datetime(2026, 1, 1, tzinfo=UTC)
 _SAME_TIME = 10  # so many tickets are of one time, so that pages end between them
 _INSERTED_AT_ONCE = 1000
 _PAGE = 200
-
-
-class _Listed(BaseModel):
-    id: UUID
-
-
-class _Page(BaseModel):
-    tickets: list[_Listed]
-    next: str | None
 
 
 async def page_through(url: str, count: int) -> Counter[str]:
@@ -66,7 +55,7 @@ async def _paged(port: int, sort: str, count: int, counted: Counter[str]) -> Cou
             while following is not None:
                 path = f"/tickets?sort={sort}&limit={_PAGE}&status=open{following}"
                 answer = accepted(await connection.get(path))
-                page = _Page.model_validate_json(answer.body)
+                page = Page.model_validate_json(answer.body)
                 seen.update(ticket.id for ticket in page.tickets)
                 counted["pages"] += 1
                 count_tickets(len(page.tickets))

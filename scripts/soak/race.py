@@ -17,6 +17,8 @@ from scripts.console import with_progress
 from scripts.testbed.judging import streams
 from scripts.testbed.promises import ACTOR, OPEN, log_at, require
 
+_WRITERS, _PROCESSES = 50, 3
+
 
 class Attempt(NamedTuple):
     """A command in a race, and the version it was told; None if it was refused, or not sent yet."""
@@ -26,18 +28,18 @@ class Attempt(NamedTuple):
     version: int | None = None
 
 
-async def race(url: str, rounds: int, writers: int = 50, processes: int = 3) -> Counter[str]:
+async def race(url: str, rounds: int) -> Counter[str]:
     """Let writers race for the versions of tickets. Raises PromiseBroken."""
     attempts: list[Attempt] = []
     async with log_at(url) as (database, store), AsyncExitStack() as stack:
-        racing = [await stack.enter_async_context(workers(database, 1)) for _ in range(processes)]
+        racing = [await stack.enter_async_context(workers(database, 1)) for _ in range(_PROCESSES)]
         for round_ in with_progress(range(rounds), "racing", "rounds"):
             # Even rounds: all on one ticket. Odd rounds: on ten.
             tickets = [uuid4() for _ in range(1 if round_ % 2 == 0 else 10)]
-            wanted = [Attempt(tickets[n % len(tickets)], f"{round_}-{n}") for n in range(writers)]
+            wanted = [Attempt(tickets[n % len(tickets)], f"{round_}-{n}") for n in range(_WRITERS)]
             await run_all(
                 *(
-                    each.each(write_at_once, [wanted[n::processes]], attempts.extend)
+                    each.each(write_at_once, [wanted[n::_PROCESSES]], attempts.extend)
                     for n, each in enumerate(racing)
                 )
             )

@@ -30,7 +30,7 @@ from scripts.soak.clients import Clients
 from scripts.soak.projectors import under_load
 from scripts.testbed.child import Steps, die_at, in_turn, killed, points_of
 from scripts.testbed.judging import Check, audited, caught_up
-from scripts.testbed.load import Connection
+from scripts.testbed.load import Connection, Page
 from scripts.testbed.promises import HEADERS, accepted, code_of, require, until
 from scripts.testbed.services import service
 
@@ -105,15 +105,6 @@ async def _small_ranges(store: EventStore) -> object:
 # --- under load -----------------------------------------------------------------------------------
 
 
-class _Listed(BaseModel):
-    id: UUID
-    version: int
-
-
-class _Page(BaseModel):
-    tickets: list[_Listed]
-
-
 class _Dashboard(BaseModel):
     tickets: dict[str, int]
 
@@ -153,7 +144,7 @@ async def _read(port: int, clients: Clients, late_seconds: list[float]) -> None:
         while True:
             answer = accepted(await connection.get(f"/tickets?limit={_PAGE}"))
             now = time.perf_counter()
-            listed = _Page.model_validate_json(answer.body).tickets
+            listed = Page.model_validate_json(answer.body).tickets
             page = {ticket.id: ticket.version for ticket in listed}
             for ticket_id, version in page.items():
                 known = versions.get(ticket_id, 0)

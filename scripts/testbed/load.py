@@ -6,8 +6,10 @@ It does what the soak and the benchmark need and no more, so that what is measur
 import asyncio
 from collections.abc import Mapping
 from typing import NamedTuple, Self
+from uuid import UUID
 
 import orjson
+from pydantic import BaseModel
 
 _ANSWER_SECONDS = 60.0
 
@@ -25,6 +27,20 @@ class Answer(NamedTuple):
     def json(self) -> dict[str, object]:
         parsed: dict[str, object] = orjson.loads(self.body)
         return parsed
+
+
+class Listed(BaseModel):
+    """A ticket in a list."""
+
+    id: UUID
+    version: int = 0
+
+
+class Page(BaseModel):
+    """A page of a list."""
+
+    tickets: list[Listed]
+    next: str | None
 
 
 class Connection:
