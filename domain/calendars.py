@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from importlib.metadata import version
+from itertools import accumulate, groupby
 from typing import ClassVar, Literal, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones, reset_tzpath
 
@@ -108,20 +109,12 @@ def later(calendar: Calendar | None, start: datetime, milliseconds: int) -> date
 def stretches(calendar: Calendar, start: datetime, end: datetime) -> Iterator[Stretch]:
     """Yield all stretches from `start` to `end`, in order, each as long as it can be."""
     first, last = _inside(start), _inside(end)
-    held: Stretch | None = None
-    for year in range(_year_of(first), _year_of(last) + 1):
-        for stretch in _stretches(calendar, year):
-            cut = stretch._replace(start=max(stretch.start, first), end=min(stretch.end, last))
-            if cut.start >= cut.end:
-                continue
-            if held is not None and held[2:] == cut[2:]:
-                held = held._replace(end=cut.end)
-                continue
-            if held is not None:
-                yield held
-            held = cut
-    if held is not None:
-        yield held
+    years = range(_year_of(first), _year_of(last) + 1)
+    whole = (stretch for year in years for stretch in _stretches(calendar, year))
+    cut = (each._replace(start=max(each.start, first), end=min(each.end, last)) for each in whole)
+    for _, same in groupby((each for each in cut if each.start < each.end), lambda each: each[2:]):
+        parts = [*same]
+        yield parts[0]._replace(end=parts[-1].end)
 
 
 def to_ms(time: datetime) -> int:
@@ -159,14 +152,12 @@ class _PrefixSums(NamedTuple):
 @lru_cache(maxsize=256)
 def _prefix_sums(calendar: Calendar, year: int) -> _PrefixSums:
     """Return what counts in a year of UTC. Some milliseconds of work, and 20 kB, the first time."""
-    found = _PrefixSums(array("q"), array("q"), array("q"))
-    total = 0
-    for stretch in _stretches(calendar, year):
-        if stretch.why == "open":
-            total += stretch.end - stretch.start
-            for row, value in zip(found, (stretch.start, stretch.end, total), strict=True):
-                row.append(value)
-    return found
+    counting = [each for each in _stretches(calendar, year) if each.why == "open"]
+    return _PrefixSums(
+        array("q", [each.start for each in counting]),
+        array("q", [each.end for each in counting]),
+        array("q", accumulate(each.end - each.start for each in counting)),
+    )
 
 
 def _stretches(calendar: Calendar, year: int) -> Iterator[Stretch]:
