@@ -28,7 +28,6 @@ from domain.errors import CasebookError
 
 _ERROR_CHARACTERS = 300
 _LONGEST_ASKED_SECONDS = 24 * 3600.0
-_DIGITS = frozenset("0123456789")
 
 
 class Answer(NamedTuple):
@@ -52,7 +51,7 @@ def asked_pause(retry_after: str | None, now: datetime) -> timedelta:
     Seconds, or a date (RFC 9110, section 10.2.3); what cannot be read asks for nothing.
     """
     text, seconds = (retry_after or "").strip(), 0.0
-    if text and _DIGITS.issuperset(text):
+    if text.isascii() and text.isdecimal():
         seconds = float(text)
     else:
         with suppress(ValueError, OverflowError):

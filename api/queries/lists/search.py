@@ -126,30 +126,20 @@ def search(text: str, zone: str = "UTC") -> Filter:
     """Return the filter that a search asks for, by days of a time zone. Raises BadQuery."""
     if len(text) > QUERY_CHARACTERS:
         raise BadQuery(QUERY_CHARACTERS + 1, f"at most {QUERY_CHARACTERS} characters are read")
-    found, terms, place = Filter(), 0, _next_place(text, 0)
-    while place < len(text):
-        match = _TERM.match(text, place)
-        if match is None:
-            raise AssertionError("there is no space")
+    found, terms = Filter(), 0
+    for terms, match in enumerate(_TERM.finditer(text), 1):
+        at = match.start() + 1
         key, op, plain, quoted = match.group("key", "op", "plain", "quoted")
         value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain or match[0]
-        of_term = _filter(
-            _Term((key or "").lower(), op or "", value, quoted is not None, place + 1, zone)
-        )
+        of_term = _filter(_Term((key or "").lower(), op or "", value, quoted is not None, at, zone))
         if of_term.terms and match["negated"]:
             of_term = all_of(Not(of_term))
         found &= of_term
-        if (terms := terms + 1) > QUERY_TERMS:
-            raise BadQuery(place + 1, f"at most {QUERY_TERMS} terms are read")
-        place = _next_place(text, match.end())
+        if terms > QUERY_TERMS:
+            raise BadQuery(at, f"at most {QUERY_TERMS} terms are read")
     if terms and not found.terms:
         raise BadQuery(1, f"there is no word in {text!r}")
     return found
-
-
-def _next_place(text: str, place: int) -> int:
-    """Return where the next term begins, behind spaces; the text's end if there is none."""
-    return len(text) - len(text[place:].lstrip())
 
 
 def _filter(term: _Term) -> Filter:
