@@ -40,9 +40,6 @@ _OWN_KEY = "field:"
 _NONCE_BYTES = 12
 
 
-_Copies = dict[str, JsonObject | list[object]]
-
-
 class Leaf(NamedTuple):
     """A field of an event, which has a key of its own."""
 
@@ -231,22 +228,27 @@ def _at(value: object, steps: Sequence[str]) -> object:
 def _with(document: EventDocument, values: Iterable[tuple[str, object]]) -> JsonObject:
     """Return a copy of a document with other values in some places of it, which it has."""
     shown = cast("JsonObject", {**document})
-    copied: _Copies = {"": shown}
+    copied: dict[str, JsonObject | list[object]] = {"": shown}
     for path, value in values:
-        _put(copied, path, value)
+        above, _, last = path.rpartition("/")
+        inside = _copy_in(copied, above)
+        if isinstance(inside, list):
+            inside[int(last)] = value
+        else:
+            _ = inside[last]  # it has it, or what is sealed is not of this document
+            inside[last] = value
     return shown
 
 
-def _put(copied: _Copies, path: str, value: object) -> None:
-    """Put a value in its place in a document; `copied`: its parts, by path, that are copies."""
-    above, _, step = path.rpartition("/")
-    if above not in copied:
-        inside = _at(copied[""], above.split("/")[1:])
-        copied[above] = [*inside] if isinstance(inside, list) else {**cast("JsonObject", inside)}
-        _put(copied, above, copied[above])
-    outside = copied[above]
-    if isinstance(outside, list):
-        outside[int(step)] = value
-    else:
-        _ = outside[step]  # it has it, or what is sealed is not of this document
-        outside[step] = value
+def _copy_in(copied: dict[str, JsonObject | list[object]], path: str) -> JsonObject | list[object]:
+    """Return the copy of what is at a path, made if this is the first value in it."""
+    if path not in copied:
+        above, _, step = path.rpartition("/")
+        outside = _copy_in(copied, above)
+        inside = _at(outside, [step])
+        copied[path] = [*inside] if isinstance(inside, list) else {**cast("JsonObject", inside)}
+        if isinstance(outside, list):
+            outside[int(step)] = copied[path]
+        else:
+            outside[step] = copied[path]
+    return copied[path]
