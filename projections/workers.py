@@ -60,27 +60,21 @@ class Workers:
             for item in items:
                 took(await task(self._database, item))
             return
-        waiting = iter(items)
-        some = (self._do_some(self._pool, task, waiting, took) for _ in range(2 * self._count))
-        await run_all(*some)  # twice as many as processes: one waits when another is done
+        pool, loop, waiting = self._pool, asyncio.get_running_loop(), iter(items)
 
-    async def _do_some(
-        self,
-        pool: ProcessPoolExecutor,
-        task: Task[Item, Result],
-        waiting: Iterable[Item],
-        took: Callable[[Result], None],
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        while items := [*islice(waiting, _TASKS_AT_ONCE)]:
-            try:
-                results = await loop.run_in_executor(pool, _do, task, items)
-            except Exception as error:
-                raise WorkerFailed(f"{type(error).__name__}: {error}") from error
-            if isinstance(results, str):
-                raise WorkerFailed(results)
-            for result in results:
-                took(result)
+        async def do_some() -> None:
+            while some := [*islice(waiting, _TASKS_AT_ONCE)]:
+                try:
+                    results = await loop.run_in_executor(pool, _do, task, some)
+                except Exception as error:
+                    raise WorkerFailed(f"{type(error).__name__}: {error}") from error
+                if isinstance(results, str):
+                    raise WorkerFailed(results)
+                for result in results:
+                    took(result)
+
+        # Twice as many as processes: one waits when another is done.
+        await run_all(*(do_some() for _ in range(2 * self._count)))
 
 
 async def retry_while_unavailable(work: Callable[[bool], Awaitable[Result]]) -> Result:

@@ -271,15 +271,11 @@ class Checkpoints:
 
         Each is on condition of its epoch: where one finds no document, `require_held` says why.
         """
-        progressed = any(a.events for a in applied.values())
-        writes: list[Write] = [
-            self._life(
-                me,
-                {"failure": None} if progressed else {},
-                *(["progressed_at"] if progressed else []),
-                as_of=None if behind is None else behind.at,
-            )
-        ]
+        as_of = None if behind is None else behind.at
+        life = self._life(me, {}, as_of=as_of)
+        if any(a.events for a in applied.values()):
+            life = self._life(me, {"failure": None}, "progressed_at", as_of=as_of)
+        writes: list[Write] = [life]
         for number, (events, latest) in sorted(applied.items()):
             change: dict[str, JsonObject] = {"$inc": {"applied": events}}
             kept: JsonObject = {} if behind is None else {"token": behind.token}
@@ -287,13 +283,8 @@ class Checkpoints:
                 kept["last"] = latest._asdict()
             if kept:
                 change["$set"] = kept
-            writes.append(
-                UpdateOne(
-                    {"_id": number, "epoch": epochs[number]},
-                    change,
-                    namespace=self._partitions.full_name,
-                )
-            )
+            held = {"_id": number, "epoch": epochs[number]}
+            writes.append(UpdateOne(held, change, namespace=self._partitions.full_name))
         return writes
 
     async def require_held(self, epochs: Mapping[int, int], session: Session) -> None:

@@ -361,9 +361,7 @@ class Projector:
 
 def _told(error: Exception) -> str:
     """Say what went wrong, without the documents that a driver puts into its errors."""
-    if isinstance(error, DriverError):
-        return f"{type(error).__name__}: {describe(error)}"
-    if isinstance(error, ValidationError):
+    if isinstance(error, DriverError | ValidationError):
         return describe_error(error)[:_FAILURE_CHARACTERS]
     # Of no ticket, and gone with the next success: said as it is.
     return f"{type(error).__name__}: {error}"[:_FAILURE_CHARACTERS]

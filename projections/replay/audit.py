@@ -285,17 +285,15 @@ class Auditor:
             for ticket_id, version in snapshot.versions.items():
                 self._replace(ticket_id, streams.get(ticket_id, []), version)
             # Where nothing moves, and still they differ, it is no matter of when one looks.
-            if self._shown_events == snapshot.applied or former == (
-                self._shown_events,
-                snapshot.applied,
-            ):
+            now = self._shown_events.copy(), snapshot.applied
+            if self._shown_events == snapshot.applied or former == now:
                 for number, events in sorted(snapshot.applied.items()):
                     if events != self._shown_events[number]:
                         what = f"checkpoint {number}"
                         self._tell(Difference(what, "applied", self._shown_events[number], events))
                 self._tell_different_numbers(snapshot)
                 return
-            former = (self._shown_events.copy(), snapshot.applied)
+            former = now
             await asyncio.sleep(_PAUSE_SECONDS)
         raise ViewsKeptChanging
 

@@ -209,10 +209,8 @@ class Rebuild:
         former = await self._generations.former()
         if former.shape != SHAPE:
             raise CannotSwitch("the former ones were folded by another version")
-        if await desk_zones(self._database) not in (
-            None,
-            former.zones,
-        ):  # or they would be built anew at once
+        wanted = await desk_zones(self._database)
+        if wanted not in (None, former.zones):  # or they would be built anew at once
             raise CannotSwitch(
                 f"the former ones count days in {', '.join(former.zones)}, not in the desk's time "
                 "zones: put these back, and views that count so are built by themselves"
