@@ -20,8 +20,8 @@ from eventstore.transparency.statements import COLLECTION as LOG_CHECKPOINTS
 from eventstore.transparency.statements import last_path, signing_key
 from projections.folding import fold_ticket
 from scripts.checkpoint import describe, sign_restore
+from scripts.cli import counting
 from scripts.commands import fail
-from scripts.console import counting
 
 _SHOWN = 5
 

@@ -43,8 +43,8 @@ from eventstore.personal.vault import KEYRING, PERSONS, NoMasterKey, keys_databa
 from eventstore.transparency import statements as log_checkpoints
 from eventstore.transparency.statements import last_path
 from projections.views import saved_views
+from scripts.cli import UsageError, database, start, writing
 from scripts.commands import fail
-from scripts.console import UsageError, database, start, writing
 from scripts.export import export
 
 FORMAT = 1

@@ -27,7 +27,7 @@ def main() -> None:
             options = parse(name, words)
             # Not before: all of Casebook behind them takes half a second to import.
             command = import_module(f"scripts.{commands()[name].module}")
-            run: Callable[..., None] = import_module("scripts.console").run
+            run: Callable[..., None] = import_module("scripts.cli").run
             run(command.main, options)
         case [name, *_]:
             known = did_you_mean(name, commands())

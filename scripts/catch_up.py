@@ -12,7 +12,7 @@ from eventstore.log import EventStore
 from projections.daemon import project
 from projections.generations import Generations
 from projections.projector.health import look
-from scripts.console import at_work, progress
+from scripts.cli import at_work, progress
 
 _WAIT_SECONDS = 0.25
 _FAILING_SECONDS = 20.0

@@ -13,7 +13,7 @@ from eventstore.log import EventStore
 from eventstore.log_identity import LogReplaced
 from eventstore.transparency.checkpoints import LogCheckpoint, LogCheckpoints, write_file
 from eventstore.transparency.statements import last_path, signing_key
-from scripts.console import UsageError, at_work, database, start, writing
+from scripts.cli import UsageError, at_work, database, start, writing
 
 
 async def main(options: argparse.Namespace) -> int:

@@ -34,7 +34,7 @@ from projections.generations import Generations
 from projections.views import tickets
 from projections.views.tickets import TicketRead
 from scripts.catch_up import caught_up, projecting
-from scripts.console import address, database, is_read_here, start, with_progress, writing
+from scripts.cli import address, database, is_read_here, start, with_progress, writing
 from scripts.demo_story import desk_of, retold
 from scripts.import_formats import Act
 from scripts.import_formats.tally import Tally

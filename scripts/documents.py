@@ -9,7 +9,7 @@ the log, `casebook verify` reads; the keys of persons, `casebook persons`.
 import argparse
 
 from api.operations.stored_documents import look_through
-from scripts.console import database, start
+from scripts.cli import database, start
 
 
 async def main(_: argparse.Namespace) -> int:

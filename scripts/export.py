@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eventstore.archive import Manifest, ManifestBuilder, lines, manifest_path
 from eventstore.log import EventStore
-from scripts.console import counting, database, start, writing
+from scripts.cli import counting, database, start, writing
 
 
 async def main(options: argparse.Namespace) -> int:

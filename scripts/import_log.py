@@ -30,8 +30,8 @@ from eventstore.log import EventStore
 from projections.generations import Generations
 from projections.views import tickets
 from scripts.catch_up import caught_up, projecting
+from scripts.cli import UsageError, counting, database, screen, start
 from scripts.commands import fail
-from scripts.console import UsageError, counting, database, screen, start
 from scripts.import_formats import Finding, Format, History, Row, Step, helpdesk, servicenow
 from scripts.import_formats.rows_by_ticket import Gathered
 from scripts.import_formats.table import read_rows, require_columns

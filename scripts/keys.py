@@ -27,7 +27,7 @@ from api.access.scopes import SCOPES
 from api.access.sign_in_links import SignInLinks
 from api.settings import Settings, is_loopback
 from eventstore.database import Database
-from scripts.console import UsageError, address, at_work, database, start, validating
+from scripts.cli import UsageError, address, at_work, database, start, validating
 
 
 async def main(options: argparse.Namespace) -> int:

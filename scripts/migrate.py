@@ -23,7 +23,7 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import Namespace, maybe_await
 from eventstore.mongo.errors import OperationFailure
 from projections.erasure.progress import Erasures
-from scripts.console import database, progress, start
+from scripts.cli import database, progress, start
 
 _LOOK_SECONDS = 1.0
 _BUILDING = {

@@ -56,7 +56,7 @@ from projections.erasure.progress import Erasures
 from projections.generations import Generations, views_database
 from projections.projector import parked
 from projections.views import saved_views
-from scripts.console import UsageError, start
+from scripts.cli import UsageError, start
 
 API, PROJECTOR, AUDITOR = USERS = ("api", "projector", "auditor")
 """What they are called behind the name of the database: `casebook_api`."""

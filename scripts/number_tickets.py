@@ -15,8 +15,8 @@ from domain.tickets.opening import NumberTicket
 from eventstore.background import run_all
 from eventstore.database import Database
 from eventstore.log import EventStore
+from scripts.cli import at_work, counting, database, start
 from scripts.commands import fail
-from scripts.console import at_work, counting, database, start
 
 _AT_ONCE = 32
 _NUMBERING = Submission(command=NumberTicket(), actor=Actor("numbering", "system"))

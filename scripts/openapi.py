@@ -8,7 +8,7 @@ import orjson
 from api.app import create_app
 from eventstore.database import Database
 from eventstore.log import EventStore
-from scripts.console import start
+from scripts.cli import start
 
 
 def document() -> bytes:

@@ -27,7 +27,7 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.personal.master_keys import new_master_key
 from projections.erasure.progress import Erasures
-from scripts.console import at_work, counting, database, print_json, start, validating
+from scripts.cli import at_work, counting, database, print_json, start, validating
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 

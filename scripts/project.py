@@ -11,7 +11,7 @@ from api.background import projecting
 from api.settings import Settings
 from eventstore.log import EventStore
 from projections.erasure.progress import Erasures
-from scripts.console import at_work, database, screen, show_metrics, start
+from scripts.cli import at_work, database, screen, show_metrics, start
 from scripts.tracing import trace_if_asked
 
 

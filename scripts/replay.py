@@ -37,8 +37,8 @@ from projections.views.saved_views import ViewName
 from projections.views.tickets import SHAPE
 from projections.workers import Workers, workers
 from scripts.catch_up import projecting
+from scripts.cli import UsageError, at_work, database, start
 from scripts.commands import fail
-from scripts.console import UsageError, at_work, database, start
 from scripts.replay_report import Report, reporting
 
 _LOOK_SECONDS = 0.1

@@ -18,7 +18,7 @@ from domain.values import JsonObject
 from eventstore.mongo.errors import describe
 from projections.replay.audit import Auditor
 from projections.replay.rebuild import Progress, Summary
-from scripts.console import progress, screen
+from scripts.cli import progress, screen
 
 _LINE_SECONDS = 2.0
 

@@ -45,7 +45,7 @@ from projections.generations import OF_FORMER_LAYOUT, Generations
 from projections.projector import checkpoints
 from scripts import backup
 from scripts.after_restore import send_from_now_on, show_that_it_reads, sign
-from scripts.console import counting, database, start, writing
+from scripts.cli import counting, database, start, writing
 from scripts.restore_source import RestoreRefused, Source, hashes_of, open_keys, read
 
 _BATCH_EVENTS = 1000

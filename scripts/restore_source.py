@@ -13,7 +13,7 @@ from eventstore.mongo import extended_json
 from eventstore.personal import sealed_file
 from eventstore.transparency.statements import COLLECTION as LOG_CHECKPOINTS
 from scripts import backup
-from scripts.console import UsageError
+from scripts.cli import UsageError
 from scripts.hash_chains import Verification
 from scripts.verify import verify_file
 

@@ -23,7 +23,7 @@ from api.settings import Settings
 from domain.actors import PrincipalRole
 from eventstore.database import Database
 from eventstore.log import EventStore
-from scripts.console import (
+from scripts.cli import (
     UsageError,
     address,
     check_host,

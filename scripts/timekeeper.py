@@ -12,7 +12,7 @@ from api.desk.store import Desks
 from api.settings import Settings
 from api.timekeeper.timekeeper import LOOK_SECONDS, Timekeeper
 from eventstore.log import EventStore
-from scripts.console import at_work, database, screen, start
+from scripts.cli import at_work, database, screen, start
 
 
 async def main(_: argparse.Namespace) -> int:

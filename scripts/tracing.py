@@ -11,7 +11,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from api.access.path_masking import mask_path
-from scripts.console import UsageError
+from scripts.cli import UsageError
 
 
 def trace_if_asked() -> None:

@@ -29,8 +29,8 @@ from api.settings import Settings
 from domain.errors import CasebookError
 from eventstore.database import Database
 from eventstore.mongo.errors import describe
+from scripts.cli import counting, database, start
 from scripts.commands import fail
-from scripts.console import counting, database, start
 from scripts.hash_chains import FIELDS, CannotVerify, Event, Fault, Verification, canonical
 from scripts.signed_checkpoints import (
     Signed,

@@ -30,8 +30,8 @@ from api.settings import Settings
 from api.suggestions import did_you_mean
 from scripts.bench.found import Table, record
 from scripts.bench.measuring import Options
-from scripts.console import UsageError, start
-from scripts.testbed.promises import scratch
+from scripts.cli import UsageError, start
+from scripts.testbed.processes import scratch
 
 _WHAT = (
     "commands",

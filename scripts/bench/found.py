@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scripts.console import UsageError
+from scripts.cli import UsageError
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "performance.md"
 

@@ -28,7 +28,7 @@ from eventstore.event_document import (
 )
 from eventstore.log import EventStore
 from projections.workers import workers
-from scripts.console import counting
+from scripts.cli import counting
 from scripts.testbed.services import ACTOR, NOTE, OPEN
 
 SEED = 20_260

@@ -14,9 +14,9 @@ from api.settings import Settings
 from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.generations import Generations
-from scripts.console import counting
+from scripts.cli import counting
 from scripts.testbed.load import Answer, Connection, request
-from scripts.testbed.promises import HEADERS, accepted, connected
+from scripts.testbed.processes import HEADERS, accepted, connected
 from scripts.testbed.services import NOTE, OPEN
 
 Key = TypeVar("Key")

@@ -16,7 +16,7 @@ from domain.actors import Actor
 from domain.tickets.command import Command
 from domain.tickets.lifecycle import ResolveTicket
 from projections.views.tickets import TicketRead
-from scripts.console import UsageError
+from scripts.cli import UsageError
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Command)

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import orjson
 from rich.table import Table
 
-from scripts.console import writing
+from scripts.cli import writing
 from scripts.import_formats import Finding, History
 from scripts.import_formats.rows_by_ticket import temporary
 

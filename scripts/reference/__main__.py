@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from scripts.console import start
+from scripts.cli import start
 from scripts.reference import (
     api,
     command_line,

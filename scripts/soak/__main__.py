@@ -33,7 +33,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from api.suggestions import did_you_mean
-from scripts.console import UsageError, start
+from scripts.cli import UsageError, start
 from scripts.soak.consumers import follow
 from scripts.soak.contract import contract
 from scripts.soak.erase import kill_erasure
@@ -49,7 +49,7 @@ from scripts.soak.race import race
 from scripts.soak.replay import kill_replay, replay_under_load
 from scripts.soak.upgrade import upgrade
 from scripts.soak.webhooks import webhooks
-from scripts.testbed.promises import scratch
+from scripts.testbed.processes import scratch
 
 _SOAKS: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]], int]] = {
     "race": (race, 1000),

@@ -25,7 +25,7 @@ from eventstore.log import EventStore
 from scripts.testbed.judging import Check, caught_up, streams
 from scripts.testbed.load import Answer, Connection
 from scripts.testbed.patience import patience
-from scripts.testbed.promises import (
+from scripts.testbed.processes import (
     HEADERS,
     READY_SECONDS,
     PromiseBroken,

@@ -17,9 +17,9 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from domain.actors import PrincipalRole
-from scripts.console import counting
+from scripts.cli import counting
 from scripts.testbed.judging import Check, audited, caught_up
-from scripts.testbed.promises import callers, connected, require
+from scripts.testbed.processes import callers, connected, require
 from scripts.testbed.services import service
 
 CHECKS = (

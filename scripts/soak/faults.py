@@ -35,13 +35,13 @@ from domain.values import JsonObject
 from eventstore.background import background, run_all
 from eventstore.failures import PATIENCE_SECONDS
 from eventstore.mongo.driver import DriverName
-from scripts.console import screen
+from scripts.cli import screen
 from scripts.soak.clients import OPENING, Clients, until_well
 from scripts.soak.webhooks import Receiver, add_webhook
 from scripts.testbed.judging import Check, audited
 from scripts.testbed.load import Answer, Connection
 from scripts.testbed.patience import patience
-from scripts.testbed.promises import (
+from scripts.testbed.processes import (
     HEADERS,
     PromiseBroken,
     code_of,

@@ -19,10 +19,10 @@ import httpx
 import orjson
 
 from eventstore.background import run_all
-from scripts.console import with_progress
+from scripts.cli import with_progress
 from scripts.soak.consumers import Received, cut_off, open_tickets, write_notes
 from scripts.testbed.patience import patience
-from scripts.testbed.promises import (
+from scripts.testbed.processes import (
     HEADERS,
     READY_SECONDS,
     callers,

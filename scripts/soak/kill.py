@@ -14,12 +14,12 @@ from pathlib import Path
 
 from api.queries.visibility import Visibility
 from eventstore.log import EventStore
-from scripts.console import with_progress
+from scripts.cli import with_progress
 from scripts.soak.clients import Clients
 from scripts.testbed.child import NEVER, child, die_at, in_turn
 from scripts.testbed.judging import Check, audited
 from scripts.testbed.patience import patience
-from scripts.testbed.promises import (
+from scripts.testbed.processes import (
     READY_SECONDS,
     connected,
     database_processes,

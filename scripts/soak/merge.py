@@ -27,13 +27,13 @@ from eventstore.log import EventStore
 from eventstore.mongo import embedded
 from eventstore.mongo.driver import Session
 from projections.workers import workers
-from scripts.console import with_progress
+from scripts.cli import with_progress
 from scripts.soak.consumers import open_tickets
 from scripts.soak.kill import kill_database_of
 from scripts.testbed.child import killed
 from scripts.testbed.judging import streams
 from scripts.testbed.patience import patience
-from scripts.testbed.promises import ACTOR, log_at, require
+from scripts.testbed.processes import ACTOR, log_at, require
 
 T = TypeVar("T")
 

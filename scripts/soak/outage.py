@@ -20,11 +20,11 @@ from itertools import count
 
 from domain.actors import PrincipalRole
 from domain.values import JsonObject
-from scripts.console import with_progress
+from scripts.cli import with_progress
 from scripts.soak.clients import Clients, until_well
 from scripts.soak.kill import embedded_server, url_of
 from scripts.testbed.judging import Check, audited
-from scripts.testbed.promises import callers, free_port, memory_bytes, require, serving, until
+from scripts.testbed.processes import callers, free_port, memory_bytes, require, serving, until
 from scripts.testbed.wire import Fate, passed, through
 
 CONNECTIONS = 500

@@ -19,11 +19,11 @@ from projections.projector.checkpoints import Checkpoints
 from projections.projector.projector import Projector
 from projections.views.saved_views import SavedViews, TicketFilter
 from scripts.catch_up import projecting
-from scripts.console import with_progress
+from scripts.cli import with_progress
 from scripts.soak.clients import Clients
 from scripts.testbed.child import NEVER, Steps, child, die_at, in_turn, killed, points_of
 from scripts.testbed.judging import Check, audited
-from scripts.testbed.promises import connected, until
+from scripts.testbed.processes import connected, until
 from scripts.testbed.services import service
 
 LEASE_SECONDS = 0.5

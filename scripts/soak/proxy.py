@@ -9,7 +9,7 @@ from collections import Counter
 
 from scripts.soak.clients import Clients
 from scripts.testbed.load import read_message
-from scripts.testbed.promises import listening
+from scripts.testbed.processes import listening
 from scripts.testbed.services import service
 
 _CLIENTS = 8

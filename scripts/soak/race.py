@@ -13,9 +13,9 @@ from eventstore.background import run_all
 from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.workers import workers
-from scripts.console import with_progress
+from scripts.cli import with_progress
 from scripts.testbed.judging import streams
-from scripts.testbed.promises import ACTOR, OPEN, log_at, require
+from scripts.testbed.processes import ACTOR, OPEN, log_at, require
 
 _WRITERS, _PROCESSES = 50, 3
 

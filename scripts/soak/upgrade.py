@@ -15,7 +15,7 @@ import orjson
 from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.personal.master_keys import MasterKeys
-from scripts.console import with_progress
+from scripts.cli import with_progress
 from scripts.testbed.golden_documents import (
     MASTER_KEY,
     Golden,
@@ -26,7 +26,7 @@ from scripts.testbed.golden_documents import (
     text_of,
 )
 from scripts.testbed.load import Answer, Connection, request
-from scripts.testbed.promises import READY_SECONDS, free_port, require, serving, until
+from scripts.testbed.processes import READY_SECONDS, free_port, require, serving, until
 
 ADMIN, SUPERVISOR, AGENT, AUDITOR = 4, 2, 7, 5
 """Golden keys of these roles, by number."""

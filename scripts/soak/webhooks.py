@@ -21,11 +21,11 @@ from eventstore.background import background
 from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.views.saved_views import TicketFilter
-from scripts.console import with_progress
+from scripts.cli import with_progress
 from scripts.soak.consumers import Received, open_tickets, write_notes
 from scripts.testbed.child import child
 from scripts.testbed.load import header, read_message
-from scripts.testbed.promises import ACTOR, listening, log_at, require, until
+from scripts.testbed.processes import ACTOR, listening, log_at, require, until
 
 _TICKETS = 40
 _WRITERS = 4

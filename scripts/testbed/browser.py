@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from playwright.async_api import Browser, async_playwright
 
-from scripts.console import UsageError
+from scripts.cli import UsageError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 """Where it is; None: there is none."""

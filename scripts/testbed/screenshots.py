@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from playwright.async_api import Browser, Page, ViewportSize, expect
 
-from scripts.console import start
+from scripts.cli import start
 from scripts.demo import STORY
 from scripts.testbed.browser import chromium
 from scripts.testbed.load import Connection
-from scripts.testbed.promises import (
+from scripts.testbed.processes import (
     HEADERS,
     accepted,
     callers,

@@ -23,7 +23,7 @@ from projections.daemon import project
 from scripts.http_protocol import HttpProtocol
 from scripts.testbed.child import words_of
 from scripts.testbed.load import Connection
-from scripts.testbed.promises import HEADERS, accepted, free_port, serving
+from scripts.testbed.processes import HEADERS, accepted, free_port, serving
 from scripts.testbed.wire import database_at
 
 TICKETS = 200

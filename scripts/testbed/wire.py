@@ -20,7 +20,7 @@ import bson
 
 from domain.values import JsonObject
 from eventstore.background import end
-from scripts.testbed.promises import listening
+from scripts.testbed.processes import listening
 
 _HEADER = struct.Struct("<iiii")
 _OP_MSG = 2013

@@ -15,7 +15,7 @@ from playwright.async_api import expect
 from scripts.testbed.browser import CHROMIUM
 from scripts.testbed.load import Connection, request
 from scripts.testbed.patience import patience
-from scripts.testbed.promises import HEADERS, callers, free_port, let_in, ready
+from scripts.testbed.processes import HEADERS, callers, free_port, let_in, ready
 from tests.processes import process
 
 STATIC = Path(__file__).parents[2] / "api" / "console" / "static"

@@ -7,7 +7,7 @@ from api.access.scopes import Scope
 from api.access.sign_in_links import SignInLinks
 from domain.actors import PrincipalRole
 from scripts.testbed.load import Connection
-from scripts.testbed.promises import callers
+from scripts.testbed.processes import callers
 from tests.api.browsing import (
     KEY,
     MARKUP,

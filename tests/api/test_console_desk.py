@@ -6,7 +6,7 @@ from typing import Any
 from playwright.async_api import expect
 
 from scripts.testbed.load import Connection
-from scripts.testbed.promises import HEADERS
+from scripts.testbed.processes import HEADERS
 from tests.api.browsing import (
     browsing,
     keys_of,

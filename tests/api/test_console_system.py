@@ -13,7 +13,7 @@ from domain.actors import PrincipalRole
 from eventstore.transparency.checkpoints import LogCheckpoints
 from projections.generations import Ended, Generations
 from scripts.testbed.load import Connection
-from scripts.testbed.promises import callers
+from scripts.testbed.processes import callers
 from tests.api.browsing import (
     KEY,
     browsing,

@@ -6,7 +6,7 @@ import orjson
 from playwright.async_api import expect
 
 from scripts.testbed.load import Connection, request
-from scripts.testbed.promises import HEADERS
+from scripts.testbed.processes import HEADERS
 from tests.api.browsing import (
     KEY,
     browsing,

@@ -213,7 +213,7 @@ async def test_a_traceback_tells_no_secrets(tmp_path, form):
     """Local variables hold keys, secrets, and what people have written."""
     failing = (
         "import logging, asyncio\n"
-        "from scripts.console import run\n"
+        "from scripts.cli import run\n"
         "async def main(_):\n"
         "    secret = 'CANARY'\n"
         "    try:\n"
@@ -370,7 +370,7 @@ async def test_a_process_ends_though_a_thread_of_a_driver_waits_for_an_answer(tm
     """Found by a soak: what a killed process has left open kept the next from stopping."""
     waiting = (
         "import asyncio, time\n"
-        "from scripts.console import run\n"
+        "from scripts.cli import run\n"
         "async def main(_):\n"
         "    asyncio.get_running_loop().run_in_executor(pool, time.sleep, 3600)\n"
         "    print('done')\n"

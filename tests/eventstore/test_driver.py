@@ -20,8 +20,8 @@ from eventstore.mongo.embedded_server import program
 from eventstore.mongo.ephemeral_certificate import ephemeral_certificate
 from eventstore.mongo.transaction import to_its_end
 from projections.generations import Generations, prepare
-from scripts import console
-from scripts.console import DatabaseSilent
+from scripts import cli
+from scripts.cli import DatabaseSilent
 from scripts.testbed.patience import patience
 from scripts.testbed.wire import Done, Fate, Refused, through
 from tests.failing import failing
@@ -126,11 +126,11 @@ async def test_a_database_that_cannot_do_this_is_refused_at_the_start(
     server_url, tmp_path, monkeypatch
 ):
     settings = Settings(mongodb_url=server_url, data_dir=tmp_path)
-    async with console.database(settings):
+    async with cli.database(settings):
         pass
     monkeypatch.setattr(driver, "_OLDEST_WIRE_VERSION", 1_000)
     with pytest.raises(DatabaseTooOld, match=r"version 8\.0 or later"):
-        async with console.database(settings):
+        async with cli.database(settings):
             pass
 
 
@@ -230,7 +230,7 @@ async def server(folder, *options):
 async def test_a_server_of_another_replica_set_is_told_in_a_line(server_url):
     option = "&replicaSet=other" if "?" in server_url else "/?replicaSet=other"
     with pytest.raises(DatabaseSilent) as refused:
-        async with console.database(Settings(mongodb_url=f"{server_url}{option}")):
+        async with cli.database(Settings(mongodb_url=f"{server_url}{option}")):
             pass
     assert 'replica set name "other"' in str(refused.value)
 
@@ -257,11 +257,11 @@ async def test_a_server_is_spoken_to_in_secret_and_must_prove_who_it_is(tmp_path
                 mongo_driver=name,
             )
             if trusted == ours:
-                async with console.database(settings) as database:
+                async with cli.database(settings) as database:
                     await database.collection("things").insert_one({"_id": 1})
             else:
                 with pytest.raises(DatabaseSilent, match="certificate verify failed"):
-                    async with console.database(settings):
+                    async with cli.database(settings):
                         pass
 
 

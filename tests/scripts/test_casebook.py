@@ -198,7 +198,7 @@ async def test_a_port_in_use_is_told_with_what_to_set(tmp_path):
 def test_a_fault_of_casebook_is_one_line_for_who_typed_a_command(tmp_path, is_terminal):
     """Its traceback is kept: in the log, or, at a terminal, in a file."""
     failing = (
-        "from scripts.console import run\n"
+        "from scripts.cli import run\n"
         "async def main(_):\n"
         "    return {}['nothing']\n"
         "run(main, None)\n"

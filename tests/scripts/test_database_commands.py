@@ -26,7 +26,7 @@ from eventstore.personal.master_keys import new_master_key
 from scripts.commands import groups
 from scripts.mongo_users import API, AUDITOR, PROJECTOR
 from scripts.testbed.patience import patience
-from scripts.testbed.promises import scratch
+from scripts.testbed.processes import scratch
 from scripts.testbed.wire import through
 from tests.api.test_api import OPEN
 from tests.api.test_visibility import BODIES

@@ -26,7 +26,7 @@ from scripts.import_formats.table import read_rows
 from scripts.import_formats.tally import Tally
 from scripts.import_log import FORMATS, check, id_of, import_into, read
 from scripts.testbed.patience import patience
-from scripts.testbed.promises import free_port
+from scripts.testbed.processes import free_port
 from tests.oracle import assert_views_equal_the_log
 from tests.processes import ROOT, Process, environment, script
 from tests.spec import ALICE, BOB, NOW

@@ -8,7 +8,7 @@ from api.app import create_app
 from eventstore.log import EventStore
 from eventstore.mongo.driver import maybe_await
 from scripts import migrate
-from scripts.console import progress
+from scripts.cli import progress
 from tests.failing import failing
 from tests.processes import script
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from scripts.testbed.patience import patience
-from scripts.testbed.promises import free_port
+from scripts.testbed.processes import free_port
 from tests.api.test_api import OPEN
 from tests.api.test_operations import listens_at
 from tests.processes import environment, script
