@@ -5,11 +5,11 @@ import resource
 import socket
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address, ip_network
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.middleware.proxy_headers import _TrustedHosts
 
 from api.access.quotas import network_of
 from api.feed.feeds import Feeds
@@ -91,8 +91,19 @@ def _most_connections() -> int:
 
 def _standing_for_many(trusted_proxies: str | None) -> Callable[[str], bool]:
     """Return what says whether an address is this machine's, or of a trusted proxy."""
-    trusted = _TrustedHosts(trusted_proxies or [])  # those whose X-Forwarded-For is believed
-    return lambda address: address in trusted or is_loopback(address)
+    trusted = {part.strip() for part in (trusted_proxies or "").split(",")}
+    networks = []
+    for part in trusted:
+        with suppress(ValueError):  # `*`, and whatever else is no address
+            networks.append(ip_network(part, strict=False))
+
+    def stands_for_many(address: str) -> bool:
+        is_trusted = False
+        with suppress(ValueError):
+            is_trusted = any(ip_address(address) in network for network in networks)
+        return is_trusted or is_loopback(address) or "*" in trusted
+
+    return stands_for_many
 
 
 async def serve(
