@@ -32,9 +32,10 @@ demo: $(RUN) $(DATABASE) ## load a desk to look at, from a small real log
 # Hundreds of processes are started, of which each is to find its code compiled, whatever is set here.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 
-test: $(DEV) $(EMBEDDED) ## run the tests, but for fault injection
-	@echo "Left out, because they take long: tests of fault injection, which \`make soak\` runs."
-	$(PYTEST) -m "not soak"
+# On a MongoDB that is given only fault injection is left out, which is for one host.
+test: $(DEV) $(EMBEDDED) ## run the tests, but for the longest
+	@echo "Left out: fault injection and other tests that take long, which \`make soak\` runs."
+	$(PYTEST) -m "$(if $(CASEBOOK_TEST_MONGODB_URL),not soak,not soak and not slow)"
 
 CLUSTER ?= replica-set
 CONTAINERS := docker compose --file compose.test.yaml --profile $(CLUSTER)
@@ -46,8 +47,8 @@ else
 	$(CONTAINERS) run --rm tests-$(CLUSTER); passed=$$?; $(CONTAINERS) down --volumes; exit $$passed
 endif
 
-soak: $(DEV) $(EMBEDDED) ## run fault injection: processes and databases killed and cut off, for minutes
-	$(PYTEST) -m soak
+soak: $(DEV) $(EMBEDDED) ## run the longest: fault injection, planted bugs, work at size
+	$(PYTEST) -m "soak or slow"
 
 check: $(DEV) ## check formatting, lint and types
 	$(BIN)/ruff format --check .

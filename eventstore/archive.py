@@ -25,7 +25,9 @@ FORMAT = 1
 
 
 class UnreadableArchive(CasebookError):
-    """A line or manifest that no export wrote: for example of a file that was cut off."""
+    """A line, manifest or file that no export or backup wrote, or that cannot be read: for example
+    one that was cut off.
+    """
 
     def __init__(self, detail: str) -> None:
         super().__init__("unreadable_archive", detail)

@@ -108,7 +108,7 @@ class LogIdentity:
         self._replaced = asyncio.Event()
         self._at_work = 0
         self._looked_at = self._beaten_at = float("-inf")
-        self._me = process_id()
+        self._me = new_member_id()
 
     @property
     def is_replaced(self) -> bool:
@@ -285,8 +285,8 @@ class LogIdentity:
         return [(each, abs(self._now() - cast("datetime", each["seen_at"]))) for each in found]
 
 
-def process_id() -> str:
-    """Name this process, and whatever in it is at work: projects, builds, holds a lease."""
+def new_member_id() -> str:
+    """Return a new id for what is at work in this process: `host:pid:random`."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 
 

@@ -8,7 +8,7 @@ the request's time that is up, and not the database's.
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import NamedTuple, TypedDict, Unpack
+from typing import NamedTuple
 from uuid import UUID
 
 from eventstore.event_document import EventDocument
@@ -28,22 +28,28 @@ class Read(NamedTuple):
     event: EventDocument
 
 
-class Which(TypedDict, total=False):
-    """Those events behind version `after`, up to `upto` if given, within `longest_seconds`, and
-    `command` as `EventStore.open` has it.
-    """
-
-    after: int
-    upto: int | None
-    longest_seconds: float
-    command: bool
-
-
 async def read_events(
-    store: EventStore, ticket_id: UUID, **which: Unpack[Which]
+    store: EventStore,
+    ticket_id: UUID,
+    *,
+    after: int = 0,
+    upto: int | None = None,
+    longest_seconds: float = LONGEST_SECONDS,
+    command: bool = True,
 ) -> AsyncGenerator[Read, None]:
-    """Yield a ticket's events in order. Raises what `read_slices` raises."""
-    async with aclosing(read_slices(store, ticket_id, **which)) as slices:
+    """Return a ticket's events in order: those behind version `after`, up to `upto` if given.
+
+    `command`: as `EventStore.open` has it. Raises what `read_slices` raises.
+    """
+    slices = read_slices(
+        store,
+        ticket_id,
+        after=after,
+        upto=upto,
+        longest_seconds=longest_seconds,
+        command=command,
+    )
+    async with aclosing(slices):
         async for some in slices:
             for each in some:
                 yield each

@@ -53,7 +53,7 @@ _ENDING_SECONDS = 3.0
 
 
 class UsageError(CasebookError):
-    """What was typed makes no sense: for example the name of a file that is not there."""
+    """What was asked for cannot be: for example of a file that is not there, or damaged."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("usage", detail)

@@ -11,7 +11,9 @@ from structlog.typing import Processor
 from api.settings import Settings, SettingsError
 
 _REPLY = re.compile(r", full error: \{.*\}")
-"""What a driver adds to its errors: the database's whole reply, signature and all."""
+"""What a driver adds to its errors: the database's whole reply, signature and all; and what may
+stand behind it in the same line.
+"""
 _REPLY_IN_JSON = re.compile(r', full error: \{(?:[^"\\]|\\.)*\}')
 """The same inside a string of JSON, which ends with the first quote that is not escaped."""
 

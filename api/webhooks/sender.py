@@ -39,7 +39,7 @@ from eventstore.database import Database
 from eventstore.documents import UnreadableDocument
 from eventstore.lease import LEASE_SECONDS, RENEWALS, LeaseLost
 from eventstore.log import EventStore
-from eventstore.log_identity import process_id
+from eventstore.log_identity import new_member_id
 from eventstore.mongo.coalesced_reads import CAN_WAIT_SECONDS
 from eventstore.mongo.errors import DriverError
 from eventstore.subscription import LateEventCheck
@@ -249,7 +249,7 @@ class WebhookWorker:
         self._enqueuer = Enqueuer(database, store, news, late or LateEventCheck())
         self._sender = Sender(database, store, news, patience, poster)
         self._hooks = Webhooks(database)
-        self._me = process_id()
+        self._me = new_member_id()
 
     async def run(self) -> None:
         """Work until cancelled. A failure is logged and tried again."""

@@ -18,7 +18,7 @@ from typing import NamedTuple, cast
 from domain.values import JsonObject
 from eventstore.mongo.driver import Namespace, maybe_await
 from eventstore.mongo.limits import OPERATION_SECONDS
-from eventstore.mongo.request_batcher import Together
+from eventstore.mongo.request_batcher import BatchedLookup
 
 CAN_WAIT_SECONDS = 1.2
 """How long what is asked now and then waits for what is asked every second (`log_identity.py`)."""
@@ -45,7 +45,7 @@ class _Question(NamedTuple):
         return [*stages, {"$replaceWith": {"number": {"$literal": number}, "found": "$$ROOT"}}]
 
 
-class CoalescedReads(Together[_Question, list[JsonObject]]):
+class CoalescedReads(BatchedLookup[_Question, list[JsonObject]]):
     """Reads small collections of one database, and of large ones what an index has, by the first
     field of a condition. Bound to the event loop in which it is used.
     """
@@ -69,7 +69,7 @@ class CoalescedReads(Together[_Question, list[JsonObject]]):
         """Return the documents that meet a condition, asked for within some seconds from now.
         `is_large`: of a collection that is not to be read whole, and so is asked first.
 
-        Raises what the driver raises.
+        Raises what the driver raises, and StoreUnavailable if it takes too long.
         """
         by = tuple((order or {}).items())
         answer = self._add(_Question(collection, condition or {}, by, limit, is_large))

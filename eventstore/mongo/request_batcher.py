@@ -26,7 +26,7 @@ MOST_AT_ONCE = 200
 SOON_SECONDS = 1.0
 
 
-class Together(Generic[K, V]):
+class BatchedLookup(Generic[K, V]):
     """Values that are looked up together by their keys, for many tasks of one event loop."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Together(Generic[K, V]):
                     answer.set_result(found.get(key))
 
 
-class RequestBatcher(Together[K, V]):
+class RequestBatcher(BatchedLookup[K, V]):
     """Asks for all that has gathered once the question before it is answered, or soon."""
 
     def __init__(self, ask: Callable[[Collection[K]], Awaitable[Mapping[K, V]]]) -> None:

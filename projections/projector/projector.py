@@ -33,7 +33,7 @@ from eventstore.database import Database
 from eventstore.failures import HistoryLost
 from eventstore.lease import LEASE_SECONDS
 from eventstore.log import SILENT_SECONDS, EventStore, Recorded
-from eventstore.log_identity import process_id
+from eventstore.log_identity import new_member_id
 from eventstore.mongo.errors import DriverError, describe, is_unavailable
 from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
@@ -106,7 +106,7 @@ class Projector:
         self._views = SavedViews(database)
         self._parked = ParkedTickets(database)
         self._beat_seconds = beat_seconds or lease_seconds / _BEATS_PER_LEASE
-        self.id = self._me = process_id()
+        self.id = self._me = new_member_id()
         self._mine: dict[int, Partition] = {}
         self._owned = OwnedPartitions(self._me, {})
         self._is_alone = False

@@ -43,7 +43,7 @@ from eventstore.background import background
 from eventstore.database import Database
 from eventstore.documents import UnreadableDocument
 from eventstore.log import EventStore
-from eventstore.log_identity import process_id
+from eventstore.log_identity import new_member_id
 from eventstore.mongo.errors import DriverError, describe, is_unavailable
 from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS
@@ -150,7 +150,7 @@ class Rebuild:
         self._progress = Progress("wait")
         self._store = EventStore(database)
         self._generations = Generations(database)
-        self._me = process_id()
+        self._me = new_member_id()
         self._clock = asyncio.get_running_loop().time
         self._summary = Summary()
         self._phase: tuple[Phase, float] = ("wait", self._clock())

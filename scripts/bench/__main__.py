@@ -31,7 +31,7 @@ from api.suggestions import did_you_mean
 from scripts.bench.found import Table, record
 from scripts.bench.measuring import Options
 from scripts.cli import UsageError, start
-from scripts.testbed.processes import scratch
+from scripts.testbed.harness import scratch
 
 _WHAT = (
     "commands",

@@ -11,8 +11,8 @@ import orjson
 
 from scripts.bench.found import Table, median, ratio
 from scripts.bench.measuring import Measured, Options, in_turns, load
+from scripts.testbed.harness import HEADERS
 from scripts.testbed.load import request
-from scripts.testbed.processes import HEADERS
 from scripts.testbed.services import NOTE, OPEN, open_tickets, services
 
 SERVICES = {

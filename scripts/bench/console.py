@@ -24,7 +24,7 @@ from scripts.bench.found import Table
 from scripts.bench.made_up_views import DAYS, copies, made_up_lives, write_views
 from scripts.bench.measuring import Options, in_turns, percentiles, prepared, send_at_rate
 from scripts.testbed.browser import chromium
-from scripts.testbed.processes import HEADERS, until
+from scripts.testbed.harness import HEADERS, until
 from scripts.testbed.services import service
 
 _COMMANDS_PER_SECOND = 200

@@ -17,8 +17,8 @@ from projections.views import tickets
 from scripts.bench.found import Table, median, ratio
 from scripts.bench.made_up_views import copies, made_up_lives, write_views
 from scripts.bench.measuring import Options, answered_in, in_turns, prepared
+from scripts.testbed.harness import HEADERS
 from scripts.testbed.load import Connection
-from scripts.testbed.processes import HEADERS
 from scripts.testbed.services import service
 
 _PATHS = {

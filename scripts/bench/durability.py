@@ -3,7 +3,7 @@
 from scripts.bench.commands import NOTES_CONNECTIONS, notes_in_turns, rates_table
 from scripts.bench.found import Table
 from scripts.bench.measuring import Options
-from scripts.testbed.processes import scratch
+from scripts.testbed.harness import scratch
 
 _KINDS = {"group": "as embedded by default: synced", "unsynced": "not synced"}
 

@@ -29,8 +29,8 @@ from scripts.bench.found import Table, median, ratio
 from scripts.bench.made_up_log import COMMAND, EVENTS_PER_TICKET, make_up, ticket_of
 from scripts.bench.made_up_views import GROUPS, copies, made_up_lives, write_views
 from scripts.bench.measuring import Options, answered_in, in_turns, milliseconds, prepared
+from scripts.testbed.harness import HEADERS, accepted, callers, until
 from scripts.testbed.load import Connection, request
-from scripts.testbed.processes import HEADERS, accepted, callers, until
 from scripts.testbed.services import NOTE, open_tickets, service
 from scripts.testbed.wire import database_at
 

@@ -17,8 +17,8 @@ from projections.generations import Generations
 from scripts.bench.found import Table, times
 from scripts.bench.made_up_views import SHAPES, history, write_views
 from scripts.bench.measuring import Options, in_turns, prepared
+from scripts.testbed.harness import HEADERS, accepted
 from scripts.testbed.load import Connection
-from scripts.testbed.processes import HEADERS, accepted
 from scripts.testbed.services import service
 from scripts.testbed.wire import database_at
 

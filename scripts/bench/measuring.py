@@ -15,8 +15,8 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.generations import Generations
 from scripts.cli import counting
+from scripts.testbed.harness import HEADERS, accepted, connected
 from scripts.testbed.load import Answer, Connection, request
-from scripts.testbed.processes import HEADERS, accepted, connected
 from scripts.testbed.services import NOTE, OPEN
 
 Key = TypeVar("Key")

@@ -37,7 +37,7 @@ from scripts.bench.found import Table, median, ratio
 from scripts.bench.made_up_log import COMMAND, ticket_of
 from scripts.bench.measuring import Options, in_turns, prepared
 from scripts.bench.projections import fold_backlog
-from scripts.testbed.processes import free_port
+from scripts.testbed.harness import free_port
 from scripts.testbed.services import NOTE
 from scripts.testbed.wire import database_at
 

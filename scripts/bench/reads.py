@@ -16,8 +16,8 @@ from projections.views import tickets
 from scripts.bench.found import Table, median, ratio
 from scripts.bench.made_up_views import copies, made_up_lives, write_views
 from scripts.bench.measuring import Measured, Options, in_turns, load, prepared
+from scripts.testbed.harness import HEADERS, accepted
 from scripts.testbed.load import Connection, request
-from scripts.testbed.processes import HEADERS, accepted
 from scripts.testbed.services import ANSWERS, service
 
 CONNECTIONS = 32

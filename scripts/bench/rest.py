@@ -8,7 +8,7 @@ from pathlib import Path
 from domain.values import JsonObject
 from scripts.bench.found import Table, median
 from scripts.bench.measuring import Options
-from scripts.testbed.processes import database_processes, free_port, serving
+from scripts.testbed.harness import database_processes, free_port, serving
 from scripts.testbed.services import open_tickets
 from scripts.testbed.wire import Fate, kind_of, through
 

@@ -1,11 +1,13 @@
-"""metrics.md: the metrics of Casebook's processes, as its modules have registered them."""
+"""metrics.md: the metrics of Casebook's processes, found where they are made."""
 
-from prometheus_client import REGISTRY
-from prometheus_client.metrics import MetricWrapperBase
+import ast
+from collections.abc import Iterator
+from pathlib import Path
 
-import api.app  # noqa: F401 with it all metrics are known
 from scripts.reference.markdown import listed, page, table
 
+_ROOT = Path(__file__).parents[2]
+_ROOMS = ("eventstore", "projections", "api")
 _INTRODUCTION = """
 `GET /metrics` shows a server's metrics in Prometheus's text format to a key with the scope
 `operate`. With `CASEBOOK_METRICS_PORT` a process shows them on a port of its own, without a key. A
@@ -16,16 +18,29 @@ there as well.
 
 def made() -> str:
     """Return the page."""
-    registered = {*REGISTRY._names_to_collectors.values()}  # noqa: SLF001 there is no other way to labels
-    own = sorted(
-        _row(each)
-        for each in registered
-        if isinstance(each, MetricWrapperBase) and each._name.startswith("casebook_")  # noqa: SLF001
+    found = sorted(
+        row
+        for room in _ROOMS
+        for path in (_ROOT / room).rglob("*.py")
+        for row in _metrics(ast.parse(path.read_text()))
     )
-    return page("Metrics", _INTRODUCTION, table(["metric", "kind", "labels", "what it says"], own))
+    return page(
+        "Metrics", _INTRODUCTION, table(["metric", "kind", "labels", "what it says"], found)
+    )
 
 
-def _row(metric: MetricWrapperBase) -> list[str]:
-    [said] = metric.describe()
-    shown = f"{said.name}_total" if said.type == "counter" else said.name
-    return [f"`{shown}`", said.type, listed(metric._labelnames), said.documentation]  # noqa: SLF001
+def _metrics(module: ast.Module) -> Iterator[list[str]]:
+    imported = (node for node in module.body if isinstance(node, ast.ImportFrom))
+    client = (node for node in imported if node.module == "prometheus_client")
+    kinds = {alias.asname or alias.name: alias.name for node in client for alias in node.names}
+    for node in ast.walk(module):
+        match node:
+            case ast.Call(
+                func=ast.Name(id=called),
+                args=[ast.Constant(value=str(name)), ast.Constant(value=str(told)), *rest],
+            ) if called in kinds:
+                inner = (each for part in rest for each in ast.walk(part))
+                labels = (str(each.value) for each in inner if isinstance(each, ast.Constant))
+                kind = kinds[called]
+                shown = f"{name}_total" if kind == "Counter" else name
+                yield [f"`{shown}`", kind.lower(), listed(labels), told]

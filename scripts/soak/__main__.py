@@ -49,7 +49,7 @@ from scripts.soak.race import race
 from scripts.soak.replay import kill_replay, replay_under_load
 from scripts.soak.upgrade import upgrade
 from scripts.soak.webhooks import webhooks
-from scripts.testbed.processes import scratch
+from scripts.testbed.harness import scratch
 
 _SOAKS: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]], int]] = {
     "race": (race, 1000),

@@ -22,10 +22,7 @@ from pydantic import BaseModel
 from eventstore.background import background, run_all
 from eventstore.database import Database
 from eventstore.log import EventStore
-from scripts.testbed.judging import Check, caught_up, streams
-from scripts.testbed.load import Answer, Connection
-from scripts.testbed.patience import patience
-from scripts.testbed.processes import (
+from scripts.testbed.harness import (
     HEADERS,
     READY_SECONDS,
     PromiseBroken,
@@ -34,6 +31,9 @@ from scripts.testbed.processes import (
     require,
     until,
 )
+from scripts.testbed.judging import Check, caught_up, streams
+from scripts.testbed.load import Answer, Connection
+from scripts.testbed.patience import patience
 from scripts.testbed.wire import RAW
 
 # A transaction whose process was killed holds its ticket until the database ends it, which takes a

@@ -19,8 +19,8 @@ from eventstore.background import run_all
 from eventstore.log import EventStore
 from eventstore.subscription import Position, Subscription, beginning
 from scripts.cli import with_progress
+from scripts.testbed.harness import ACTOR, OPEN, READY_SECONDS, log_at, require, until
 from scripts.testbed.judging import streams
-from scripts.testbed.processes import ACTOR, OPEN, READY_SECONDS, log_at, require, until
 
 _TICKETS = 20
 _COMMANDS_A_ROUND = 200

@@ -18,8 +18,8 @@ from pydantic import BaseModel
 
 from domain.actors import PrincipalRole
 from scripts.cli import counting
+from scripts.testbed.harness import callers, connected, require
 from scripts.testbed.judging import Check, audited, caught_up
-from scripts.testbed.processes import callers, connected, require
 from scripts.testbed.services import service
 
 CHECKS = (

@@ -36,8 +36,8 @@ from projections.views.saved_views import SavedViews, TicketFilter
 from scripts.hash_chains import Verification
 from scripts.soak.projectors import under_load
 from scripts.testbed.child import NEVER, Steps, die_at, ended, in_turn, killed, points_of
+from scripts.testbed.harness import ACTOR, connected, require
 from scripts.testbed.judging import Check, audited, caught_up, documents_with
-from scripts.testbed.processes import ACTOR, connected, require
 from scripts.verify import verify_database
 
 _SETTLED_SECONDS = 1.0

@@ -38,10 +38,7 @@ from eventstore.mongo.driver import DriverName
 from scripts.cli import screen
 from scripts.soak.clients import OPENING, Clients, until_well
 from scripts.soak.webhooks import Receiver, add_webhook
-from scripts.testbed.judging import Check, audited
-from scripts.testbed.load import Answer, Connection
-from scripts.testbed.patience import patience
-from scripts.testbed.processes import (
+from scripts.testbed.harness import (
     HEADERS,
     PromiseBroken,
     code_of,
@@ -55,6 +52,9 @@ from scripts.testbed.processes import (
     stop,
     until,
 )
+from scripts.testbed.judging import Check, audited
+from scripts.testbed.load import Answer, Connection
+from scripts.testbed.patience import patience
 from scripts.testbed.wire import (
     RAW,
     Done,
@@ -76,8 +76,11 @@ _ASKED_SECONDS = 2.0
 _SEEN_SECONDS = 60.0  # until a command of a kind is sent again
 _CLIENTS = 3
 _TICKETS = 120  # more than come in the first answer to a list
-_PAUSE_SECONDS = 0.2
-_READ_SECONDS = 1.0  # between two reads: each reads all there is
+_PAUSE_SECONDS = 0.05
+# Of clients and readers in the matrix: what they do is to be sent now and then, and leaves the
+# processors to those who recover.
+_WRITE_SECONDS = 0.2
+_READ_SECONDS = 1.0
 _BETWEEN_SECONDS = 4.0  # two replays, where nothing of them is to fail
 _TOGETHER = 6  # commands of a start or a replay that fail in one
 # A server that steps down tells whoever waits for news of it. The one behind the wire does not step
@@ -367,7 +370,7 @@ async def _fail_at_work(
         await add_webhook(database, store, f"http://127.0.0.1:{hook}/")
         await until_well(port, _STUCK_SECONDS)
         async with (
-            clients.sending(port, _CLIENTS, _TICKETS, _PAUSE_SECONDS),
+            clients.sending(port, _CLIENTS, _TICKETS, _WRITE_SECONDS),
             background(_read(port, clients)),
             background(_replay_again_and_again(replayed_by + _POLLED, driver, hurry)),
         ):
@@ -419,10 +422,10 @@ async def _read(port: int, clients: Clients) -> None:
 
 @asynccontextmanager
 async def _server(
-    url: str, driver: DriverName, heard: Heard, *, may_end: bool = False
+    url: str, driver: DriverName, heard: Heard, *, may_end: bool = False, options: str = _POLLED
 ) -> AsyncIterator[tuple[int, Wire]]:
     """Run a server on a driver; yield its port, and the wire to its database. Raises PromiseBroken
-    if it ends, unless it may: then it is started again.
+    if it ends, unless it may: then it is started again. `options`: more of its database's URL.
     """
     with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
         async with through(url, heard) as (reached_by, wire):
@@ -430,7 +433,7 @@ async def _server(
             serve_again = serve_again_and_again(
                 may_end=may_end,
                 CASEBOOK_DATA_DIR=folder,
-                CASEBOOK_MONGODB_URL=reached_by + _POLLED,
+                CASEBOOK_MONGODB_URL=reached_by + options,
                 CASEBOOK_MONGO_DRIVER=driver,
                 CASEBOOK_PORT=str(port),
                 CASEBOOK_LOG_REQUESTS="no",
@@ -480,7 +483,10 @@ async def failover(url: str, seconds: int, check: Check = audited) -> Counter[st
 
     async def outlast(driver: DriverName) -> None:
         own, clients = _own_database(url, driver), Clients()
-        async with _server(own, driver, passed) as (port, wire), Connection(port, HEADERS) as one:
+        async with (
+            _server(own, driver, passed, options="") as (port, wire),
+            Connection(port, HEADERS) as one,
+        ):
             await until_well(port, _STUCK_SECONDS)
             async with clients.sending(port, _CLIENTS, _TICKETS, _PAUSE_SECONDS):
                 await clients.answered(_CLIENTS)
@@ -539,4 +545,6 @@ async def faults(
                 await _fail_at_work(own(f"{round_}"), driver, cells, table, check)
 
     await run_all(*(fail_on(driver) for driver in DRIVERS))
+    left = table.counted["not_sent"]
+    require(not left, f"{left} were not sent again, and could not fail; another run may have them")
     return table.counted

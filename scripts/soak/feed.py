@@ -21,8 +21,7 @@ import orjson
 from eventstore.background import run_all
 from scripts.cli import with_progress
 from scripts.soak.consumers import Received, cut_off, open_tickets, write_notes
-from scripts.testbed.patience import patience
-from scripts.testbed.processes import (
+from scripts.testbed.harness import (
     HEADERS,
     READY_SECONDS,
     callers,
@@ -32,6 +31,7 @@ from scripts.testbed.processes import (
     require,
     serving,
 )
+from scripts.testbed.patience import patience
 
 _ROUNDS_A_LIFE = 10  # then the server is stopped, or killed, and started again
 _TICKETS = 20

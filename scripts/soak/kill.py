@@ -17,9 +17,7 @@ from eventstore.log import EventStore
 from scripts.cli import with_progress
 from scripts.soak.clients import Clients
 from scripts.testbed.child import NEVER, child, die_at, in_turn
-from scripts.testbed.judging import Check, audited
-from scripts.testbed.patience import patience
-from scripts.testbed.processes import (
+from scripts.testbed.harness import (
     READY_SECONDS,
     connected,
     database_processes,
@@ -29,6 +27,8 @@ from scripts.testbed.processes import (
     require,
     serving,
 )
+from scripts.testbed.judging import Check, audited
+from scripts.testbed.patience import patience
 from scripts.testbed.services import serve
 
 POINTS = ("random", "before append", "after append", "before outcome")

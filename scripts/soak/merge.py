@@ -31,9 +31,9 @@ from scripts.cli import with_progress
 from scripts.soak.consumers import open_tickets
 from scripts.soak.kill import kill_database_of
 from scripts.testbed.child import killed
+from scripts.testbed.harness import ACTOR, log_at, require
 from scripts.testbed.judging import streams
 from scripts.testbed.patience import patience
-from scripts.testbed.processes import ACTOR, log_at, require
 
 T = TypeVar("T")
 

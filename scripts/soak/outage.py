@@ -23,8 +23,8 @@ from domain.values import JsonObject
 from scripts.cli import with_progress
 from scripts.soak.clients import Clients, until_well
 from scripts.soak.kill import embedded_server, url_of
+from scripts.testbed.harness import callers, free_port, memory_bytes, require, serving, until
 from scripts.testbed.judging import Check, audited
-from scripts.testbed.processes import callers, free_port, memory_bytes, require, serving, until
 from scripts.testbed.wire import Fate, passed, through
 
 CONNECTIONS = 500

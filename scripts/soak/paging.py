@@ -16,8 +16,8 @@ from eventstore.mongo.driver import Collection
 from projections.generations import Generations
 from projections.views import tickets
 from scripts.cli import counting
+from scripts.testbed.harness import HEADERS, accepted, connected, require
 from scripts.testbed.load import Connection, Page
-from scripts.testbed.processes import HEADERS, accepted, connected, require
 from scripts.testbed.services import service
 
 _BASE = datetime(2026, 1, 1, tzinfo=UTC)

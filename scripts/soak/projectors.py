@@ -22,8 +22,8 @@ from scripts.catch_up import projecting
 from scripts.cli import with_progress
 from scripts.soak.clients import Clients
 from scripts.testbed.child import NEVER, Steps, child, die_at, in_turn, killed, points_of
+from scripts.testbed.harness import connected, until
 from scripts.testbed.judging import Check, audited
-from scripts.testbed.processes import connected, until
 from scripts.testbed.services import service
 
 LEASE_SECONDS = 0.5

@@ -8,8 +8,8 @@ import asyncio
 from collections import Counter
 
 from scripts.soak.clients import Clients
+from scripts.testbed.harness import listening
 from scripts.testbed.load import read_message
-from scripts.testbed.processes import listening
 from scripts.testbed.services import service
 
 _CLIENTS = 8

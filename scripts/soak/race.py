@@ -14,8 +14,8 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.workers import workers
 from scripts.cli import with_progress
+from scripts.testbed.harness import ACTOR, OPEN, log_at, require
 from scripts.testbed.judging import streams
-from scripts.testbed.processes import ACTOR, OPEN, log_at, require
 
 _WRITERS, _PROCESSES = 50, 3
 

@@ -29,9 +29,9 @@ from scripts.cli import with_progress
 from scripts.soak.clients import Clients
 from scripts.soak.projectors import under_load
 from scripts.testbed.child import Steps, die_at, in_turn, killed, points_of
+from scripts.testbed.harness import HEADERS, accepted, code_of, require, until
 from scripts.testbed.judging import Check, audited, caught_up
 from scripts.testbed.load import Connection, Page
-from scripts.testbed.processes import HEADERS, accepted, code_of, require, until
 from scripts.testbed.services import service
 
 _SENDERS = 4

@@ -25,8 +25,8 @@ from scripts.testbed.golden_documents import (
     load,
     text_of,
 )
+from scripts.testbed.harness import READY_SECONDS, free_port, require, serving, until
 from scripts.testbed.load import Answer, Connection, request
-from scripts.testbed.processes import READY_SECONDS, free_port, require, serving, until
 
 ADMIN, SUPERVISOR, AGENT, AUDITOR = 4, 2, 7, 5
 """Golden keys of these roles, by number."""

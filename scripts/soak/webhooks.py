@@ -24,8 +24,8 @@ from projections.views.saved_views import TicketFilter
 from scripts.cli import with_progress
 from scripts.soak.consumers import Received, open_tickets, write_notes
 from scripts.testbed.child import child
+from scripts.testbed.harness import ACTOR, listening, log_at, require, until
 from scripts.testbed.load import header, read_message
-from scripts.testbed.processes import ACTOR, listening, log_at, require, until
 
 _TICKETS = 40
 _WRITERS = 4

@@ -18,7 +18,7 @@ from pkgutil import resolve_name
 
 from eventstore.gc_tuning import tune_gc
 from scripts.cli import run, with_progress
-from scripts.testbed.processes import READY_SECONDS, code_of, process, require
+from scripts.testbed.harness import READY_SECONDS, code_of, process, require
 
 Steps = Mapping[str, object]
 """Names of functions, and the class or module that each is in."""

@@ -14,7 +14,7 @@ from projections.projector.health import look
 from projections.replay.audit import Auditor
 from projections.views.saved_views import SavedViews
 from projections.workers import workers
-from scripts.testbed.processes import require, until
+from scripts.testbed.harness import require, until
 
 _CAUGHT_UP_SECONDS = 120
 

@@ -19,8 +19,7 @@ from playwright.async_api import Browser, Page, ViewportSize, expect
 from scripts.cli import start
 from scripts.demo import STORY
 from scripts.testbed.browser import chromium
-from scripts.testbed.load import Connection
-from scripts.testbed.processes import (
+from scripts.testbed.harness import (
     HEADERS,
     accepted,
     callers,
@@ -30,6 +29,7 @@ from scripts.testbed.processes import (
     scratch,
     serving,
 )
+from scripts.testbed.load import Connection
 
 _FOLDER = Path("build/screenshots")
 _GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "console.md"

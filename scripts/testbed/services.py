@@ -22,8 +22,8 @@ from eventstore.log import EventStore
 from projections.daemon import project
 from scripts.http_protocol import HttpProtocol
 from scripts.testbed.child import words_of
+from scripts.testbed.harness import HEADERS, accepted, free_port, serving
 from scripts.testbed.load import Connection
-from scripts.testbed.processes import HEADERS, accepted, free_port, serving
 from scripts.testbed.wire import database_at
 
 TICKETS = 200

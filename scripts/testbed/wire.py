@@ -20,7 +20,7 @@ import bson
 
 from domain.values import JsonObject
 from eventstore.background import end
-from scripts.testbed.processes import listening
+from scripts.testbed.harness import listening
 
 _HEADER = struct.Struct("<iiii")
 _OP_MSG = 2013
@@ -138,6 +138,9 @@ class Wire:
         except OSError:
             writer.close()
             return
+        except asyncio.CancelledError:
+            writer.close()
+            raise
         answers = asyncio.create_task(self._pass_answers(upstream, writer, fates))
         is_held = False
         try:

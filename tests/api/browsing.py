@@ -13,9 +13,9 @@ from axe_playwright_python.base import AXE_SCRIPT
 from playwright.async_api import expect
 
 from scripts.testbed.browser import CHROMIUM
+from scripts.testbed.harness import HEADERS, callers, free_port, let_in, ready
 from scripts.testbed.load import Connection, request
 from scripts.testbed.patience import patience
-from scripts.testbed.processes import HEADERS, callers, free_port, let_in, ready
 from tests.processes import process
 
 STATIC = Path(__file__).parents[2] / "api" / "console" / "static"

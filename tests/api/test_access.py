@@ -144,7 +144,9 @@ async def test_each_cell_of_the_table_is_as_it_says(client, role, headers):
     wrong = []
     for route in ROUTES:
         answer = await ask(client, route, headers)
-        if answer.status_code == 503:  # while the embedded server makes a collection that is used
+        if answer.status_code == 503 and route == "DELETE /webhooks/{webhook_id}":
+            # A write that finds nothing makes its collection on the embedded server, which may find
+            # no file of it in that moment.
             answer = await ask(client, route, headers)
         if LETTERS[role] not in EXPECTED[route]:
             is_problem(answer, 403, "forbidden")

@@ -6,8 +6,8 @@ from api.access.keys import KeyOrder, Keys
 from api.access.scopes import Scope
 from api.access.sign_in_links import SignInLinks
 from domain.actors import PrincipalRole
+from scripts.testbed.harness import callers
 from scripts.testbed.load import Connection
-from scripts.testbed.processes import callers
 from tests.api.browsing import (
     KEY,
     MARKUP,

@@ -5,8 +5,8 @@ from typing import Any
 
 from playwright.async_api import expect
 
+from scripts.testbed.harness import HEADERS
 from scripts.testbed.load import Connection
-from scripts.testbed.processes import HEADERS
 from tests.api.browsing import (
     browsing,
     keys_of,

@@ -12,8 +12,8 @@ from api.access.scopes import Scope
 from domain.actors import PrincipalRole
 from eventstore.transparency.checkpoints import LogCheckpoints
 from projections.generations import Ended, Generations
+from scripts.testbed.harness import callers
 from scripts.testbed.load import Connection
-from scripts.testbed.processes import callers
 from tests.api.browsing import (
     KEY,
     browsing,

@@ -10,8 +10,8 @@ from domain.tickets.opening import OpenTicket
 from eventstore.database import Database
 from eventstore.event_document import to_document
 from eventstore.log import EventStore
+from scripts.testbed.harness import HEADERS, callers
 from scripts.testbed.load import Connection
-from scripts.testbed.processes import HEADERS, callers
 from tests.api.browsing import (
     browsing,
     held_back,

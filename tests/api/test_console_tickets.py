@@ -5,8 +5,8 @@ import re
 import orjson
 from playwright.async_api import expect
 
+from scripts.testbed.harness import HEADERS
 from scripts.testbed.load import Connection, request
-from scripts.testbed.processes import HEADERS
 from tests.api.browsing import (
     KEY,
     browsing,

@@ -255,7 +255,7 @@ async def test_a_page_that_a_requester_has_is_not_changed_by_what_is_internal(tw
     assert (await twins.client.get("/tickets", headers=has)).status_code == 304
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 async def test_two_tickets_that_differ_by_what_is_internal_are_the_same_to_requesters(twins):
     """Every route that requesters may ask, in every way that is said of it here."""
     await twins.whispered()

@@ -171,7 +171,7 @@ async def test_a_part_of_an_event_is_destroyed_and_another_later(database, store
     assert not await readable(database, "Jam")
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 async def test_no_other_event_of_its_command_tells_what_it_said(database, store):
     """By the fingerprint: of a reply that reopened a ticket, and one that went where it goes on."""
     mine, theirs, solved = [await said(store, opening()) for _ in range(3)]
@@ -480,7 +480,7 @@ async def test_only_what_is_new_is_asked_for_and_all_now_and_then(database, monk
     assert asked[-1] == first
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 async def test_redactions_of_two_processes_at_once_both_hold(database, store):
     tickets = [await said(store, opening(f"{CARD}-{n}")) for n in range(6)]
     others = [Database(database.url, database.driver) for _ in range(2)]

@@ -18,7 +18,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from eventstore.database import Database
 from eventstore.mongo import embedded, embedded_server
 from eventstore.mongo.embedded_server import EmbeddedError
-from scripts.testbed.processes import database_processes
+from scripts.testbed.harness import database_processes
 from tests.projecting import until
 
 HOLD = """

@@ -21,8 +21,8 @@ from eventstore.failures import StoreFailed, StoreUnavailable
 from eventstore.mongo.driver import InsertOne
 from eventstore.mongo.errors import describe, is_unavailable, translate_driver_errors, translated
 from eventstore.mongo.resend import insert_new
+from scripts.testbed.harness import free_port
 from scripts.testbed.patience import patience
-from scripts.testbed.processes import free_port
 from scripts.testbed.wire import Done, Fate, through
 from tests.api.test_api import OPEN, is_problem, serving
 from tests.callers import AGENT, AUDITOR, SUPERVISOR

@@ -12,7 +12,7 @@ from eventstore.log import COLLECTION
 from eventstore.log_identity import LogIdentity, LogReplaced, RestoreUnderWay
 from projections.projector.parked import ParkedTickets
 from scripts.hash_chains import Verification
-from scripts.testbed.processes import free_port
+from scripts.testbed.harness import free_port
 from scripts.verify import verify_database
 from tests.api.test_api import OPEN, is_problem, serving
 from tests.callers import ADMIN, AGENT

@@ -74,7 +74,7 @@ async def paged(database, listing, remembered=None):
         position = Position(page[-1][listing.by], page[-1]["_id"])
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 async def test_both_ways_find_the_same_in_the_same_order(many, monkeypatch):
     """L7: whatever is asked for, in whatever order, page by page."""
 
@@ -180,7 +180,7 @@ async def shaped(quick_database, request):
 RARE = 7
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @EMBEDDED_ONLY
 async def test_a_page_costs_what_a_page_costs_whatever_the_history(shaped):
     """Whatever is cold is read once; then no page asks or reads more than another."""
@@ -203,7 +203,7 @@ async def test_a_page_costs_what_a_page_costs_whatever_the_history(shaped):
         assert max(questions for questions, _ in warm) <= 8, (sort, asked, warm)
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @EMBEDDED_ONLY
 async def test_what_is_rare_costs_what_there_is_of_it(shaped):
     """Found along its index, if there is one; else in one look at all tickets."""
@@ -230,7 +230,7 @@ async def test_what_is_rare_costs_what_there_is_of_it(shaped):
         assert found <= RARE
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @EMBEDDED_ONLY
 async def test_what_is_written_meanwhile_is_found_and_costs_more_only_once(database, store):
     """Tickets that are imported where there were none; and new ones at the end."""
@@ -305,7 +305,7 @@ async def test_a_page_is_full_though_tickets_leave_the_list_while_it_is_read(
     assert [document["_id"] for document in page] == [*every[:2], *every[6 : LIMIT + 4]]
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @EMBEDDED_ONLY
 @pytest.mark.parametrize("of_one_moment", [False, True])
 @pytest.mark.parametrize("sort", ["-opened_at", "opened_at"])

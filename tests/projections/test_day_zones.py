@@ -132,7 +132,7 @@ async def _is_counted_in(database, zones):
     return await counted_zones(database) == zones
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 async def test_a_changed_list_of_zones_builds_the_views_anew_and_loses_no_number(database, store):
     """L7: under commands, which are shown all the while; nothing is ever of two lists."""
     desks, shown = Desks(database), Counter[str]()

@@ -606,7 +606,7 @@ def quick(request, monkeypatch):
     monkeypatch.setattr(audit, "_BEHIND_SECONDS", 1.0)
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
 async def test_each_scenario_passes_as_the_code_is(database, store, scenario, monkeypatch):
     """L7, L8"""
@@ -632,7 +632,7 @@ NEVER_CATCHES_UP = {
 """Where something never comes because of the bug. Anywhere else a timeout has caught nothing."""
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", BUGS)
 async def test_each_planted_bug_is_caught(database, store, monkeypatch, bug):
     """L7, L8"""

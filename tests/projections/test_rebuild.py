@@ -116,7 +116,7 @@ async def test_the_same_views_come_out_whatever_was_there(database, store):
     await assert_views_equal_the_log(database, parked=[ids[9]])
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 async def test_nobody_sees_a_list_go_back_while_all_is_built_anew_again_and_again(database, store):
     """L7, L9: each reader's lists only grow, and hold all that was shown before."""
     ids = await open_some(store, 20)
@@ -163,7 +163,7 @@ class Killed(Exception):
 PHASES = ("scan", "tail", "prove", "switch", "hand over")
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 async def test_stopped_in_any_phase_it_leaves_what_is_shown_as_it_was(database, store, phase):
     """L7: and what it has built is dropped; the next one works."""
@@ -191,7 +191,7 @@ async def test_stopped_in_any_phase_it_leaves_what_is_shown_as_it_was(database, 
         await assert_views_equal_the_log(database)
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 async def test_killed_in_any_phase_it_is_taken_for_dead(database, store, phase, monkeypatch):
     """L7: nothing is tidied up; the next build waits for its sign of life to lapse."""
@@ -444,7 +444,7 @@ async def test_who_fails_to_go_back_leaves_all_as_it_was(database, store, monkey
         assert await former() == before
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["dashboard_counters", "saved_view_counts", "agent_weeks"])
 async def test_a_lost_sum_is_there_again_after_a_rebuild_while_others_write(database, store, view):
     """L7: though the documents that it is the sum of are right."""
@@ -551,7 +551,7 @@ async def test_going_back_waits_until_the_former_views_have_caught_up(database, 
     await assert_views_equal_the_log(database)
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 async def test_under_heavy_traffic_the_fence_holds(database, store):
     """L7: those who are fenced off take nothing back."""
     ids = await open_some(store, 5)

@@ -37,7 +37,7 @@ from scripts.backup import back_up
 from scripts.restore import refuse_while_processes_run, restore
 from scripts.restore_source import RestoreRefused, open_keys
 from scripts.restore_source import read as read_source
-from scripts.testbed.processes import free_port
+from scripts.testbed.harness import free_port
 from tests.eventstore.test_missing_keys import opened_by, persons_of
 from tests.eventstore.test_sealing import another, erase
 from tests.processes import environment, script

@@ -25,8 +25,8 @@ from eventstore.database import Database
 from eventstore.personal.master_keys import new_master_key
 from scripts.commands import groups
 from scripts.mongo_users import API, AUDITOR, PROJECTOR
+from scripts.testbed.harness import scratch
 from scripts.testbed.patience import patience
-from scripts.testbed.processes import scratch
 from scripts.testbed.wire import through
 from tests.api.test_api import OPEN
 from tests.api.test_visibility import BODIES
@@ -308,7 +308,7 @@ async def _run_all(here, ticket, folder):
     await here.run(None, "scripts.import_log", "servicenow", str(SAMPLE), **into)
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.skipif("CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="speaks to one host")
 async def test_no_process_sends_what_mongodb_would_refuse(scratch_url, database, tmp_path):
     """L1: of the log the API finds and inserts, the projector and the auditor find."""

@@ -25,7 +25,7 @@ from projections.generations import Generations
 from scripts.catch_up import caught_up, projecting
 from scripts.demo import PEOPLE, STORY, load, sample, set_up
 from scripts.demo_story import desk_of
-from scripts.testbed.processes import READY_SECONDS, free_port, until
+from scripts.testbed.harness import READY_SECONDS, free_port, until
 from tests.oracle import assert_views_equal_the_log
 from tests.processes import ROOT, environment, script
 from tests.spec import ALICE

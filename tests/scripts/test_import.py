@@ -25,8 +25,8 @@ from scripts.import_formats import Act, History, Row, UnreadableLog
 from scripts.import_formats.table import read_rows
 from scripts.import_formats.tally import Tally
 from scripts.import_log import FORMATS, check, id_of, import_into, read
+from scripts.testbed.harness import free_port
 from scripts.testbed.patience import patience
-from scripts.testbed.processes import free_port
 from tests.oracle import assert_views_equal_the_log
 from tests.processes import ROOT, Process, environment, script
 from tests.spec import ALICE, BOB, NOW
@@ -131,7 +131,7 @@ async def test_a_ticket_that_others_have_changed_is_left_to_them(database):
     assert not_taken(second) == not_taken(first)
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 async def test_two_imports_at_once_come_out_as_one(database):
     """L5: whoever is second passes over what the first has done, or says what he left alone."""
     tallies = Tally(), Tally()
@@ -303,7 +303,7 @@ async def test_what_cannot_be_imported_is_one_line_and_a_failure(tmp_path, words
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path):
     """L3, L5, L7: kill -9, start again, import again: all is as if nothing had happened."""
     port = free_port()

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scripts.testbed.processes import database_processes, free_port
+from scripts.testbed.harness import database_processes, free_port
 from tests.processes import Process, environment, script
 from tests.projecting import until
 

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import pytest
 
 from api.settings import Settings
+from scripts.testbed.harness import READY_SECONDS, free_port, until
 from scripts.testbed.load import Connection
 from scripts.testbed.patience import patience
-from scripts.testbed.processes import READY_SECONDS, free_port, until
 from tests.processes import ROOT, asked_at, environment, script
 
 PAGES = sorted([ROOT / "README.md", ROOT / "docs/tutorial.md", *ROOT.glob("docs/guides/*.md")])

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from scripts.testbed.harness import free_port
 from scripts.testbed.patience import patience
-from scripts.testbed.processes import free_port
 from tests.api.test_api import OPEN
 from tests.api.test_operations import listens_at
 from tests.processes import environment, script

@@ -21,7 +21,7 @@ from scripts.soak.race import race
 from scripts.soak.replay import kill_replay, replay_under_load
 from scripts.soak.upgrade import upgrade
 from scripts.soak.webhooks import webhooks
-from scripts.testbed.processes import PromiseBroken
+from scripts.testbed.harness import PromiseBroken
 from tests.oracle import assert_views_equal_the_log
 
 pytestmark = pytest.mark.soak
