@@ -89,6 +89,19 @@ async def test_what_cannot_be_answered_together_is_asked_one_by_one(heard):
     assert names == ["aggregate", "find", "find", "find"]
 
 
+async def test_what_is_not_answered_together_is_asked_one_by_one(heard):
+    there, _, wire = heard
+    passed = wire.heard
+
+    def lose(command):
+        passed(command)
+        return Fate.ANSWER_LOST if "aggregate" in command else Fate.PASSED
+
+    wire.heard = lose
+    few, others = await asyncio.gather(there.small("few"), there.small("others"))
+    assert (len(few), len(others)) == (3, 5)
+
+
 async def test_who_asked_and_has_gone_keeps_nobody_waiting(heard):
     there, names, _ = heard
     gone = asyncio.create_task(there.small("others", within_seconds=1000.0))
