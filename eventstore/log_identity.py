@@ -20,7 +20,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
@@ -28,7 +28,7 @@ from uuid import UUID, uuid4
 
 from domain.errors import CasebookError
 from domain.values import JsonObject
-from eventstore.background import Supervisor, background
+from eventstore.background import Supervisor, end
 from eventstore.documents import strict_decoder
 from eventstore.event_document import utc_now
 from eventstore.failures import StoreError
@@ -174,12 +174,13 @@ class LogIdentity:
         await self.begin()
         await self._remove_expired()
         await self._beat(kind)
+        watching = asyncio.create_task(self._watch(kind))
         self._at_work += 1
         try:
-            async with background(self._watch(kind)):
-                yield
+            yield
         finally:
             self._at_work -= 1
+            await end(watching)
             try:
                 await self._processes.delete_one({"_id": self._me})
             except DriverError:
@@ -187,12 +188,16 @@ class LogIdentity:
                     "the database does not answer; this process counts as running for a while"
                 )
 
-    async def until_replaced(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
-        """Do background work, which has no end of its own, until the log turns out to be another
-        one.
-        """
-        async with background(work()):
-            await self._replaced.wait()
+    async def until_replaced(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do background work; cancel it when the log turns out to be another one."""
+        working = asyncio.ensure_future(work())
+        replaced = asyncio.create_task(self._replaced.wait())
+        try:
+            await asyncio.wait((working, replaced), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                await working
+        finally:
+            await end(working, replaced)
 
     async def end_when_replaced(self) -> None:
         """Wait until the log turns out to be another one, then raise LogReplaced."""

@@ -53,7 +53,7 @@ from uuid import UUID
 
 from cachetools import LRUCache
 
-from eventstore.background import background, end
+from eventstore.background import end
 from eventstore.cached_value import CachedValue
 from eventstore.event_document import EventDocument, is_event
 from eventstore.failures import HistoryLost, StoreUnavailable
@@ -520,5 +520,8 @@ async def read_ahead(
 ) -> AsyncIterator[EventBuffer]:
     """Read a subscription ahead while the block runs: all of it, or only some `steps` of it."""
     buffer = EventBuffer(subscription.position)
-    async with background(buffer.fill(steps or subscription.steps())):
+    filling = asyncio.create_task(buffer.fill(steps or subscription.steps()))
+    try:
         yield buffer
+    finally:
+        await end(filling)

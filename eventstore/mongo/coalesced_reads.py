@@ -10,15 +10,13 @@ whatever reason, is asked one by one.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import Context
 from math import inf
 from typing import NamedTuple, cast
 
 from domain.values import JsonObject
 from eventstore.mongo.driver import Namespace, maybe_await
-from eventstore.mongo.limits import OPERATION_SECONDS
-from eventstore.mongo.request_batcher import BatchedLookup
 
 CAN_WAIT_SECONDS = 1.2
 """How long what is asked now and then waits for what is asked every second (`log_identity.py`)."""
@@ -27,34 +25,43 @@ CAN_WAIT_SECONDS = 1.2
 class _Question(NamedTuple):
     collection: str
     condition: Mapping[str, object]
-    order: tuple[tuple[str, int], ...]
+    order: Mapping[str, int]
     limit: int
     is_large: bool
+    answers: list[asyncio.Future[list[JsonObject]]]
 
-    def __hash__(self) -> int:
-        return hash(self.collection)
+    def is_same(self, other: "_Question") -> bool:
+        """Say whether both ask for the same."""
+        orders = [[*each.order.items()] for each in (self, other)]
+        return self[:-1] == other[:-1] and orders[0] == orders[1]
+
+    @property
+    def waiting(self) -> list[asyncio.Future[list[JsonObject]]]:
+        """Those who still wait for the answer."""
+        return [each for each in self.answers if not each.done()]
 
     def stages(self, number: int) -> list[JsonObject]:
         """Return it as stages of an aggregation, whose documents tell its number."""
         # Of one field each: a server may take an index only if it has all that a stage asks.
         stages: list[JsonObject] = [{"$match": {of: test}} for of, test in self.condition.items()]
         if self.order:
-            stages.append({"$sort": dict(self.order)})
+            stages.append({"$sort": self.order})
         if self.limit:
             stages.append({"$limit": self.limit})
         return [*stages, {"$replaceWith": {"number": {"$literal": number}, "found": "$$ROOT"}}]
 
 
-class CoalescedReads(BatchedLookup[_Question, list[JsonObject]]):
+class CoalescedReads:
     """Reads small collections of one database, and of large ones what an index has, by the first
     field of a condition. Bound to the event loop in which it is used.
     """
 
     def __init__(self, database: Namespace) -> None:
-        super().__init__(self._find_all, OPERATION_SECONDS)
         self._database = database
+        self._waiting: list[_Question] = []
         self._timer: asyncio.TimerHandle | None = None
         self._at = inf  # when it rings
+        self._asked: set[asyncio.Task[None]] = set()
 
     async def find(
         self,
@@ -69,47 +76,70 @@ class CoalescedReads(BatchedLookup[_Question, list[JsonObject]]):
         """Return the documents that meet a condition, asked for within some seconds from now.
         `is_large`: of a collection that is not to be read whole, and so is asked first.
 
-        Raises what the driver raises, and StoreUnavailable if it takes too long.
+        Raises what the driver raises.
         """
-        by = tuple((order or {}).items())
-        answer = self._add(_Question(collection, condition or {}, by, limit, is_large))
         loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[JsonObject]] = loop.create_future()
+        asked = _Question(collection, condition or {}, order or {}, limit, is_large, [answer])
+        if (same := next(filter(asked.is_same, self._waiting), None)) is not None:
+            same.answers.append(answer)
+        else:
+            self._waiting.append(asked)
         at = loop.time() + within_seconds
         if at < self._at:
             if self._timer is not None:
                 self._timer.cancel()
             self._at = at
             self._timer = loop.call_at(at, self._ask_all, context=Context())
-        return await answer or []
+        return await answer
 
     def _ask_all(self) -> None:
-        asked = {
-            question: answers
-            for question, answers in self._waiting.items()
-            if not all(answer.done() for answer in answers)
-        }
+        questions = [each for each in self._waiting if each.waiting]
         self._waiting.clear()
         self._timer, self._at = None, inf
         # The embedded server reads each collection whole but the first.
-        for large in [each for each in asked if each.is_large][1:]:
-            self._begin({large: asked.pop(large)})
-        if asked:
-            self._begin(asked)
+        large = [each for each in questions if each.is_large]
+        for each in large[1:]:
+            self._begin([each])
+        if questions:
+            self._begin([*large[:1], *(each for each in questions if not each.is_large)])
 
-    async def _find_all(
-        self, questions: Collection[_Question]
-    ) -> Mapping[_Question, list[JsonObject]]:
-        first, *others = ordered = sorted(questions, key=lambda each: not each.is_large)
-        collection = self._database[first.collection]
-        if not others:
-            found = collection.find(first.condition, sort=[*first.order] or None, limit=first.limit)
-            return {first: await found.to_list()}
+    def _begin(self, questions: Sequence[_Question]) -> None:
+        asked = asyncio.create_task(self._answer(questions))
+        self._asked.add(asked)
+        asked.add_done_callback(self._asked.discard)
+
+    async def _answer(self, questions: Sequence[_Question]) -> None:
+        try:
+            found = await (self._alone if len(questions) == 1 else self._together)(questions)
+        except Exception as error:  # noqa: BLE001 it is raised where it was asked
+            for each in questions:
+                if len(questions) > 1:
+                    self._begin([each])
+                else:
+                    for answer in each.waiting:
+                        answer.set_exception(error)
+            return
+        for number, each in enumerate(questions):
+            for answer in each.waiting:
+                answer.set_result(found[number])
+
+    async def _alone(self, questions: Sequence[_Question]) -> list[list[JsonObject]]:
+        [asked] = questions
+        order = [*asked.order.items()] or None
+        found = self._database[asked.collection].find(
+            asked.condition, sort=order, limit=asked.limit
+        )
+        return [await found.to_list()]
+
+    async def _together(self, questions: Sequence[_Question]) -> list[list[JsonObject]]:
+        first, *others = questions
         stages = first.stages(0)
         for number, each in enumerate(others, start=1):
             union = {"coll": each.collection, "pipeline": each.stages(number)}
             stages.append({"$unionWith": union})
-        answer: dict[_Question, list[JsonObject]] = {each: [] for each in ordered}
-        cursor = await maybe_await(collection.aggregate(stages))
-        for one in await cursor.to_list():
-            answer[ordered[cast("int", one["number"])]].append(cast("JsonObject", one["found"]))
+        answer: list[list[JsonObject]] = [[] for _ in questions]
+        cursor = await maybe_await(self._database[first.collection].aggregate(stages))
+        for found in await cursor.to_list():
+            answer[cast("int", found["number"])].append(cast("JsonObject", found["found"]))
         return answer

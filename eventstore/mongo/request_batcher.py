@@ -26,24 +26,39 @@ MOST_AT_ONCE = 200
 SOON_SECONDS = 1.0
 
 
-class BatchedLookup(Generic[K, V]):
-    """Values that are looked up together by their keys, for many tasks of one event loop."""
+class RequestBatcher(Generic[K, V]):
+    """Looks values up by their keys, for many tasks of one event loop."""
 
-    def __init__(
-        self, ask: Callable[[Collection[K]], Awaitable[Mapping[K, V]]], soon_seconds: float
-    ) -> None:
-        """`ask` gives the values of some keys; what is not there is left out. `soon_seconds`: after
-        them each of several keys is asked for alone.
-        """
+    def __init__(self, ask: Callable[[Collection[K]], Awaitable[Mapping[K, V]]]) -> None:
+        """`ask` gives the values of some keys; what is not there is left out."""
         self._ask = ask
-        self._soon_seconds = soon_seconds
         self._waiting: dict[K, list[asyncio.Future[V | None]]] = {}
+        self._turns: asyncio.Task[None] | None = None
         self._asked: set[asyncio.Task[None]] = set()
 
-    def _add(self, key: K) -> asyncio.Future[V | None]:
+    async def get(self, key: K) -> V | None:
+        """Return a value, or None if there is none.
+
+        Raises what `ask` raises, and StoreUnavailable if it takes too long.
+        """
         answer: asyncio.Future[V | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(answer)
-        return answer
+        if self._turns is None:
+            # In no request's context: it asks for many.
+            self._turns = asyncio.create_task(self._take_turns(), context=Context())
+        return await answer
+
+    async def _take_turns(self) -> None:
+        """Ask until nobody waits: the next question once one is answered, or soon."""
+        try:
+            while self._waiting:
+                keys = [*islice(self._waiting, MOST_AT_ONCE)]
+                asked = self._begin({key: self._waiting.pop(key) for key in keys})
+                await asyncio.wait({asked}, timeout=SOON_SECONDS)
+        finally:
+            self._turns = None
+            _tell(self._waiting, StoreUnavailable())  # only if we were cancelled: it is the end
+            self._waiting.clear()
 
     def _begin(self, some: Mapping[K, list[asyncio.Future[V | None]]]) -> asyncio.Task[None]:
         asked = asyncio.create_task(self._answer(some))
@@ -54,8 +69,7 @@ class BatchedLookup(Generic[K, V]):
     async def _answer(self, some: Mapping[K, list[asyncio.Future[V | None]]]) -> None:
         seconds = failures.PATIENCE_SECONDS
         try:
-            soon = seconds if len(some) == 1 else min(seconds, self._soon_seconds)
-            async with asyncio.timeout(soon):
+            async with asyncio.timeout(seconds if len(some) == 1 else min(seconds, SOON_SECONDS)):
                 found = await self._ask(some.keys())
         except Exception as error:  # noqa: BLE001 it is raised where it was asked
             if len(some) == 1:
@@ -72,38 +86,6 @@ class BatchedLookup(Generic[K, V]):
             for answer in waiting:
                 if not answer.done():  # who asked may have gone
                     answer.set_result(found.get(key))
-
-
-class RequestBatcher(BatchedLookup[K, V]):
-    """Asks for all that has gathered once the question before it is answered, or soon."""
-
-    def __init__(self, ask: Callable[[Collection[K]], Awaitable[Mapping[K, V]]]) -> None:
-        """`ask` gives the values of some keys; what is not there is left out."""
-        super().__init__(ask, SOON_SECONDS)
-        self._turns: asyncio.Task[None] | None = None
-
-    async def get(self, key: K) -> V | None:
-        """Return a value, or None if there is none.
-
-        Raises what `ask` raises, and StoreUnavailable if it takes too long.
-        """
-        answer = self._add(key)
-        if self._turns is None:
-            # In no request's context: it asks for many.
-            self._turns = asyncio.create_task(self._take_turns(), context=Context())
-        return await answer
-
-    async def _take_turns(self) -> None:
-        """Ask until nobody waits: the next question once one is answered, or soon."""
-        try:
-            while self._waiting:
-                keys = [*islice(self._waiting, MOST_AT_ONCE)]
-                asked = self._begin({key: self._waiting.pop(key) for key in keys})
-                await asyncio.wait({asked}, timeout=self._soon_seconds)
-        finally:
-            self._turns = None
-            _tell(self._waiting, StoreUnavailable())  # only if we were cancelled: it is the end
-            self._waiting.clear()
 
 
 class SingleFlight(Generic[K, V]):

@@ -39,28 +39,37 @@ async def send_until_known(
     """
     if patience_seconds is None:
         patience_seconds = failures.PATIENCE_SECONDS
-    is_unknown = False
-    with suppress(TimeoutError):
+    try:
         async with asyncio.timeout(patience_seconds):
-            while True:
-                try:
-                    return await send()
-                except VersionConflict:
-                    if not (is_unknown or may_meet_itself):
-                        raise
-                    with suppress(StoreUnavailable):
-                        found = await is_written()
-                        if found:
-                            return None
-                        if found is False:
-                            raise
-                except StoreUnavailable:
-                    is_unknown = True
-                except StoreError:  # refused now, which says nothing of what was sent before
-                    if not is_unknown:
-                        raise
-                await asyncio.sleep(_PAUSE_SECONDS)
-    raise OutcomeUnknown
+            await _send(send, is_written, may_meet_itself)
+    except TimeoutError:
+        raise OutcomeUnknown from None
+
+
+async def _send(
+    send: Callable[[], Awaitable[None]],
+    is_written: Callable[[], Awaitable[bool | None]],
+    may_meet_itself: bool,
+) -> None:
+    is_unknown = False
+    while True:
+        try:
+            return await send()
+        except VersionConflict:
+            if not (is_unknown or may_meet_itself):
+                raise
+            with suppress(StoreUnavailable):
+                found = await is_written()
+                if found:
+                    return None
+                if found is False:
+                    raise
+        except StoreUnavailable:
+            is_unknown = True
+        except StoreError:  # refused now, which says nothing of what was sent before
+            if not is_unknown:
+                raise
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def insert(collection: Collection, document: JsonObject) -> None:

@@ -219,9 +219,7 @@ class Vault:
         wanted: Collection[T],
         fetch: Callable[[Collection[T]], Awaitable[dict[T, K]]],
     ) -> dict[T, K]:
-        """Return what is in memory, and the rest by `fetch`, whose driver's errors are translated;
-        all of it as of one moment.
-        """
+        """Return what is in memory, and the rest by `fetch`; all of it as of one moment."""
         while wanted:
             await self.news.look_if_stale()
             times = self._forgotten
@@ -256,10 +254,11 @@ class Vault:
         wanted = list(digests)
         tombstones: JsonObject = {"data.known_by": {"$in": [digest.hex() for digest in wanted]}}
         erased: JsonObject = {"known_by": {"$in": wanted}, "erased_at": {"$ne": None}}
-        in_log, in_keys = await asyncio.gather(
-            self._erasures.find(tombstones, {"data.known_by": 1}).to_list(),
-            self._persons.find(erased, {"known_by": 1}).to_list(),
-        )
+        with translate_driver_errors():
+            in_log, in_keys = await asyncio.gather(
+                self._erasures.find(tombstones, {"data.known_by": 1}).to_list(),
+                self._persons.find(erased, {"known_by": 1}).to_list(),
+            )
         gone = {bytes.fromhex(str(event["data"]["known_by"])) for event in in_log}
         return gone | {_known_by(document) for document in in_keys}
 
@@ -274,9 +273,10 @@ class Vault:
     async def _find_or_make_spelled(self, names: Collection[str]) -> dict[str, PersonKey]:
         digests = {await self.known_by(name): name for name in names}
         while True:
-            documents = await self._persons.find({"known_by": {"$in": [*digests]}}).to_list()
-            for document in documents:
-                await self._plant(document)
+            with translate_driver_errors():
+                documents = await self._persons.find({"known_by": {"$in": [*digests]}}).to_list()
+                for document in documents:
+                    await self._plant(document)
             ids = {digests[_known_by(d)]: uuid_of(d) for d in documents}
             keys = await self._fetch([*ids.values()])
             found: dict[str, PersonKey] = {}
@@ -293,9 +293,10 @@ class Vault:
             if await self._gone(new):
                 raise PersonGone
             made = {digests[digest]: self._new(digest, digests[digest]) for digest in new}
-            # Another process may make one of them at the same time.
-            if await insert_new(self._persons, [document for _, document in made.values()]):
-                return found | {name: key for name, (key, _) in made.items()}
+            with translate_driver_errors():
+                # Another process may make one of them at the same time.
+                if await insert_new(self._persons, [document for _, document in made.values()]):
+                    return found | {name: key for name, (key, _) in made.items()}
 
     def _new(self, known_by: bytes, name: str) -> tuple[PersonKey, JsonObject]:
         """Make a key, and its document, for a name that neither keys nor erasures know."""
@@ -332,10 +333,11 @@ class Vault:
         out, like one that is missing: it is no reason to keep all others waiting.
         """
         tombstones: JsonObject = {"ticket_id": {"$in": list(wanted)}}
-        documents, in_log = await asyncio.gather(
-            self._persons.find({"_id": {"$in": list(wanted)}}).to_list(),
-            self._erasures.find(tombstones, {"ticket_id": 1}).to_list(),
-        )
+        with translate_driver_errors():
+            documents, in_log = await asyncio.gather(
+                self._persons.find({"_id": {"$in": list(wanted)}}).to_list(),
+                self._erasures.find(tombstones, {"ticket_id": 1}).to_list(),
+            )
         gone = await self._gone(_known_by(document) for document in documents)
         found: dict[UUID, Key] = {tombstone["ticket_id"]: _ERASED for tombstone in in_log}
         for document in documents:
