@@ -3,10 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests wait more than they work: for leases that lapse, for processes that start. So there is room
-# for three times as many as there are processors, of which a small machine has two. On a MongoDB that
-# is given all would share it, and what one has fail there would fail for the others.
-PROCESSES ?= $(if $(CASEBOOK_TEST_MONGODB_URL),1,6)
+# Tests wait as much as they work: for leases that lapse, for processes that start. So there is room
+# for twice as many as there are processors, of which a small machine has two. On a MongoDB that is
+# given all would share it, and what one has fail there would fail for the others.
+PROCESSES ?= $(if $(CASEBOOK_TEST_MONGODB_URL),1,4)
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 BENCH := $(VENV)/.bench
@@ -30,7 +30,7 @@ demo: $(RUN) $(DATABASE) ## load a desk to look at, from a small real log
 	@$(BIN)/python -m scripts.demo
 
 # Hundreds of processes are started, of which each is to find its code compiled, whatever is set here.
-PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 
 # On a MongoDB that is given only fault injection is left out, which is for one host.
 test: $(DEV) $(EMBEDDED) ## run the tests, but for the longest
@@ -47,8 +47,6 @@ else
 	$(CONTAINERS) run --rm tests-$(CLUSTER); passed=$$?; $(CONTAINERS) down --volumes; exit $$passed
 endif
 
-# Its processes work more than they wait.
-soak: PROCESSES := $(if $(CASEBOOK_TEST_MONGODB_URL),1,4)
 soak: $(DEV) $(EMBEDDED) ## run the longest: fault injection, planted bugs, work at size
 	$(PYTEST) -m "soak or slow"
 
