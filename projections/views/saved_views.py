@@ -26,10 +26,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Any, TypeVar, cast, get_type_hints
+from typing import Annotated, TypeVar, cast
 from uuid import uuid4
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, Field
 
 from domain.errors import NotFound, StateConflict
 from domain.tickets.ticket import Status
@@ -79,19 +79,23 @@ class TicketFilter(BaseModel, extra="forbid", frozen=True):
         return without_spam(self.where)
 
 
-_BARE = get_type_hints(TicketFilter)
-_CONDITIONS: dict[str, Any] = {name: (_BARE[name], None) for name in TicketFilter.model_fields}
-_StoredFilter = create_model(
-    "_StoredFilter", __config__=ConfigDict(extra="forbid", strict=True), **_CONDITIONS
-)
+class _StoredFilter(BaseModel, extra="forbid", strict=True):
+    """A filter as it is stored: of conditions that are known, or it says nothing; but held to no
+    more than their types, for what clients may send has changed and will.
+    """
+
+    status: Status | None = None
+    solved: bool | None = None
+    priority: Priority | None = None
+    group: str | None = None
+    assignee: str | None = None
+    requester: str | None = None
+    tag: str | None = None
+    spam: bool | None = None
 
 
 def stored_filter(content: object) -> TicketFilter:
-    """Read a filter that was stored: of conditions that are known, or it says nothing; but held to
-    no more than their types, for what clients may send has changed and will.
-
-    Raises ValidationError for a condition that is not known.
-    """
+    """Read a filter that was stored. Raises ValidationError for a condition that is not known."""
     known = _StoredFilter.model_validate(content)
     return TicketFilter.model_construct(**known.model_dump(exclude_none=True))
 
